@@ -1,0 +1,1 @@
+//! Work: the supervision tree, one folder per area.

@@ -1,0 +1,3 @@
+//! Measurements, side by side with peers.
+
+fn main() {}

@@ -1,0 +1,171 @@
+//! Rules between settings. A start is refused with a sentence that names both keys, instead of failing later.
+
+use std::time::Duration;
+
+use crate::{Error, Settings, StorageKind};
+
+impl Settings {
+    /// Refuse values that are each well formed but wrong, or wrong together.
+    pub fn check(&self) -> Result<(), Error> {
+        self.check_addresses()?;
+        self.check_bus()?;
+        self.check_storage()?;
+        self.check_auth()?;
+        self.check_downloads()
+    }
+
+    fn check_addresses(&self) -> Result<(), Error> {
+        let listeners = [
+            ("gateway.listen", self.gateway.listen),
+            ("gateway.operations_listen", self.gateway.operations_listen),
+            ("storage.listen", self.storage.listen),
+        ];
+        for (index, (name, address)) in listeners.iter().enumerate() {
+            for (other_name, other) in &listeners[index + 1..] {
+                refuse_if(address.port() != 0 && address == other, || {
+                    format!("{name} and {other_name} are both {address}; give one of them another port")
+                })?;
+            }
+        }
+        refuse_if(self.gateway.body_limit.get() < 1024, || "gateway.body_limit must be at least 1KiB".into())?;
+        refuse_if(self.gateway.max_connections == 0, || "gateway.max_connections must be at least 1".into())?;
+        at_least("gateway.request_timeout", self.gateway.request_timeout.get(), Duration::from_secs(1))?;
+        at_least("gateway.read_timeout", self.gateway.read_timeout.get(), Duration::from_secs(1))?;
+        for origin in &self.gateway.cors_origins {
+            refuse_if(origin == "*" || !origin.contains("://") || origin.ends_with('/'), || {
+                format!("gateway.cors_origins: `{origin}` is not an origin such as `https://app.example.org`")
+            })?;
+        }
+        refuse_if(self.database.max_connections < 4, || "database.max_connections must be at least 4".into())
+    }
+
+    fn check_bus(&self) -> Result<(), Error> {
+        let nats = &self.nats;
+        let prefix_is_a_token =
+            !nats.prefix.is_empty() && nats.prefix.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        refuse_if(!prefix_is_a_token, || {
+            format!("nats.prefix: `{}` must be one subject token of letters, digits, `_` and `-`", nats.prefix)
+        })?;
+        refuse_if(!matches!(nats.replicas, 1 | 3 | 5), || "nats.replicas must be 1, 3 or 5".into())?;
+        refuse_if(nats.credentials_file.is_some() && nats.user.is_some(), || {
+            "nats.credentials_file and nats.user are both set; keep the one that the NATS server expects".into()
+        })?;
+        refuse_if(nats.user.is_some() != nats.password.is_some(), || {
+            "nats.user and nats.password go together; set both or none".into()
+        })
+    }
+
+    fn check_storage(&self) -> Result<(), Error> {
+        let storage = &self.storage;
+        let bucket_is_legal = (3..=63).contains(&storage.bucket.len())
+            && storage.bucket.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
+            && !storage.bucket.starts_with(['-', '.'])
+            && !storage.bucket.ends_with(['-', '.']);
+        refuse_if(!bucket_is_legal, || {
+            format!("storage.bucket: `{}` is not an S3 bucket name (3 to 63 of a-z, 0-9, `-`)", storage.bucket)
+        })?;
+        if storage.kind == StorageKind::S3 {
+            for (missing, key) in [
+                (storage.endpoint.is_none(), "storage.endpoint"),
+                (storage.access_key_id.is_none(), "storage.access_key_id"),
+                (storage.secret_access_key.is_none(), "storage.secret_access_key"),
+            ] {
+                refuse_if(missing, || format!("storage.kind is \"s3\", so {key} must be set"))?;
+            }
+        }
+        refuse_if(storage.access_key_id.is_some() != storage.secret_access_key.is_some(), || {
+            "storage.access_key_id and storage.secret_access_key go together; set both or none".into()
+        })?;
+        at_least("storage.presign_get_ttl", storage.presign_get_ttl.get(), Duration::from_secs(5))?;
+        at_most("storage.presign_get_ttl", storage.presign_get_ttl.get(), Duration::from_secs(300))
+    }
+
+    fn check_auth(&self) -> Result<(), Error> {
+        let auth = &self.auth;
+        at_least("auth.access_token_ttl", auth.access_token_ttl.get(), Duration::from_secs(10))?;
+        at_most("auth.access_token_ttl", auth.access_token_ttl.get(), Duration::from_secs(15 * 60))?;
+        refuse_if(auth.refresh_token_ttl <= auth.access_token_ttl, || {
+            "auth.refresh_token_ttl must be longer than auth.access_token_ttl".into()
+        })?;
+        refuse_if(auth.session_ttl < auth.refresh_token_ttl, || {
+            "auth.session_ttl must not be shorter than auth.refresh_token_ttl".into()
+        })?;
+        refuse_if(auth.key_overlap <= auth.access_token_ttl, || {
+            "auth.key_overlap must be longer than auth.access_token_ttl, or valid tokens would be refused after a rotation".into()
+        })?;
+        refuse_if(auth.key_rotation_interval < auth.key_overlap, || {
+            "auth.key_rotation_interval must not be shorter than auth.key_overlap".into()
+        })?;
+        refuse_if(!(8..=64).contains(&auth.password_min_length), || "auth.password_min_length must be 8 to 64".into())?;
+        refuse_if(auth.argon2_memory_kib < 8 * auth.argon2_lanes.max(1) || auth.argon2_memory_kib > 4 << 20, || {
+            "auth.argon2_memory_kib must be at least 8 per lane and at most 4194304".into()
+        })?;
+        refuse_if(auth.argon2_passes == 0 || auth.argon2_lanes == 0 || auth.hash_queue == 0, || {
+            "auth.argon2_passes, auth.argon2_lanes and auth.hash_queue must be at least 1".into()
+        })
+    }
+
+    fn check_downloads(&self) -> Result<(), Error> {
+        let downloads = &self.downloads;
+        at_least("leases.duration", self.leases.duration.get(), Duration::from_secs(1))?;
+        refuse_if(downloads.slots == 0 || downloads.max_connections == 0 || downloads.max_attempts == 0, || {
+            "downloads.slots, downloads.max_connections and downloads.max_attempts must be at least 1".into()
+        })?;
+        refuse_if(downloads.max_connections > 64, || "downloads.max_connections must be at most 64".into())?;
+        refuse_if(downloads.part_size.get() < 5 << 20, || {
+            "downloads.part_size must be at least 5MiB, the smallest part that S3 takes".into()
+        })?;
+        let needed = downloads.part_size.get().saturating_mul(downloads.slots as u64);
+        refuse_if(downloads.memory_budget.get() < needed.max(4 * downloads.part_size.get()), || {
+            format!(
+                "downloads.memory_budget must hold one part for each slot and four parts at least: {} slots of {:?} need {:?}",
+                downloads.slots,
+                downloads.part_size,
+                crate::Size(needed.max(4 * downloads.part_size.get()))
+            )
+        })?;
+        refuse_if(downloads.retry_max < downloads.retry_base, || {
+            "downloads.retry_max must not be shorter than downloads.retry_base".into()
+        })
+    }
+}
+
+fn refuse_if(wrong: bool, sentence: impl FnOnce() -> String) -> Result<(), Error> {
+    if wrong { Err(Error::Conflict(sentence())) } else { Ok(()) }
+}
+
+fn at_least(key: &str, value: Duration, least: Duration) -> Result<(), Error> {
+    refuse_if(value < least, || format!("{key} must be at least {}", humantime::format_duration(least)))
+}
+
+fn at_most(key: &str, value: Duration, most: Duration) -> Result<(), Error> {
+    refuse_if(value > most, || format!("{key} must be at most {}", humantime::format_duration(most)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Settings;
+
+    #[test]
+    fn each_rule_refuses_with_a_sentence_that_names_its_key() {
+        let cases = [
+            ("[gateway]\nlisten = \"127.0.0.1:9000\"", "gateway.listen"),
+            ("[gateway]\ncors_origins = [\"*\"]", "gateway.cors_origins"),
+            ("[nats]\nprefix = \"a.b\"", "nats.prefix"),
+            ("[nats]\nreplicas = 2", "nats.replicas"),
+            ("[nats]\nuser = \"a\"", "nats.password"),
+            ("[storage]\nbucket = \"No\"", "storage.bucket"),
+            ("[storage]\nkind = \"s3\"", "storage.endpoint"),
+            ("[storage]\npresign_get_ttl = \"1h\"", "storage.presign_get_ttl"),
+            ("[auth]\naccess_token_ttl = \"1h\"", "auth.access_token_ttl"),
+            ("[auth]\nkey_overlap = \"1m\"", "auth.key_overlap"),
+            ("[auth]\npassword_min_length = 4", "auth.password_min_length"),
+            ("[downloads]\npart_size = \"1MiB\"", "downloads.part_size"),
+            ("[downloads]\nmemory_budget = \"16MiB\"", "downloads.memory_budget"),
+        ];
+        for (overrides, key) in cases {
+            let error = Settings::with_overrides(overrides).unwrap_err().to_string();
+            assert!(error.contains(key), "{overrides}: {error}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Settings: every key, its default, and the rules between them.
+//!
+//! Defaults (`default.toml`, embedded) are overridden by a file, and that by the environment. What is loaded is checked
+//! as a whole before anything starts; a start is refused with a sentence that names the key.
+
+mod check;
+mod section;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    section::{
+        Accounts, Auth, Cache, CacheKind, Database, DigestKind, Downloads, Files, Gateway, Leases, LogFormat, Nats, Outbound,
+        Shutdown, Smtp, Storage, StorageKind, Telemetry, Uploads,
+    },
+    value::{Secret, Size, Span},
+};
+
+/// The documented defaults, as they are compiled in.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// Prefix of the environment variables that hold settings.
+pub const ENVIRONMENT_PREFIX: &str = "BOWERBIRD__";
+
+/// Everything an operator may choose. One field per section of `default.toml`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is documented in default.toml, once")]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub gateway: Gateway,
+    pub database: Database,
+    pub nats: Nats,
+    pub storage: Storage,
+    pub auth: Auth,
+    pub cache: Cache,
+    pub leases: Leases,
+    pub outbound: Outbound,
+    pub downloads: Downloads,
+    pub files: Files,
+    pub accounts: Accounts,
+    pub uploads: Uploads,
+    pub smtp: Smtp,
+    pub telemetry: Telemetry,
+    pub shutdown: Shutdown,
+}
+
+/// Why settings were refused. The text names the key and says what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The named file is not there.
+    #[error("the settings file {0} cannot be read; name an existing file with --config or leave the option out")]
+    MissingFile(PathBuf),
+    /// A value has the wrong shape, or a key does not exist.
+    #[error("{0}")]
+    Invalid(String),
+    /// Values that do not fit each other.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl Settings {
+    /// Load from the defaults, then `file` (or `./bowerbird.toml` if it is there), then the environment, and check.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        match file {
+            Some(path) if !path.is_file() => return Err(Error::MissingFile(path.to_owned())),
+            Some(path) => figment = figment.merge(Toml::file_exact(path)),
+            None => figment = figment.merge(Toml::file_exact("bowerbird.toml")),
+        }
+        Self::extract(&figment.merge(Env::prefixed(ENVIRONMENT_PREFIX).split("__")))
+    }
+
+    /// The defaults alone, for tests and for documentation.
+    pub fn defaults() -> Result<Self, Error> {
+        Self::extract(&Figment::from(Toml::string(DEFAULTS)))
+    }
+
+    /// The defaults with `overrides` (TOML) merged over them, checked. No file, no environment.
+    pub fn with_overrides(overrides: &str) -> Result<Self, Error> {
+        Self::extract(&Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(overrides)))
+    }
+
+    fn extract(figment: &Figment) -> Result<Self, Error> {
+        let settings: Settings = figment.extract().map_err(|error| Error::Invalid(explain(error)))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The effective settings as TOML, secrets hidden.
+    pub fn show(&self) -> Result<String, Error> {
+        toml::to_string_pretty(self).map_err(|error| Error::Invalid(format!("the settings cannot be printed: {error}")))
+    }
+}
+
+/// One sentence per fault, each with the key and where it was set.
+fn explain(error: figment::Error) -> String {
+    error
+        .into_iter()
+        .map(|fault| {
+            let key = fault.path.join(".");
+            let place = fault.metadata.as_ref().map_or_else(String::new, |metadata| format!(" (set in {})", metadata.name));
+            if key.is_empty() {
+                format!("{}{place}", fault.kind)
+            } else {
+                format!("{key}: {}{place}", fault.kind)
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_print_without_secrets() {
+        let mut settings = Settings::defaults().unwrap();
+        settings.nats.password = Some(Secret::new("hunter2"));
+        let shown = settings.show().unwrap();
+        assert!(shown.contains("[gateway]"));
+        assert!(!shown.contains("hunter2"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = Settings::with_overrides("[gateway]\nlissten = \"127.0.0.1:1\"").unwrap_err().to_string();
+        assert!(error.contains("lissten"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_key() {
+        let error = Settings::with_overrides("[leases]\nduration = \"soon\"").unwrap_err().to_string();
+        assert!(error.contains("leases.duration"), "{error}");
+        assert!(error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let error = Settings::load(Some(Path::new("/nowhere/at/all.toml"))).unwrap_err();
+        assert!(matches!(error, Error::MissingFile(_)));
+    }
+}

@@ -1,0 +1,3 @@
+//! The executable: roles and composition, nothing else.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Bucket: the S3 port, and the embedded object store.

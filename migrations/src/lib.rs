@@ -1,0 +1,1 @@
+//! Schema: forward-only SQL, embedded.

@@ -1,0 +1,110 @@
+//! Accounts: who owns things.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{id::AccountId, operation::operation};
+
+/// What an account may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Its own things.
+    User,
+    /// The operator's things as well.
+    Admin,
+}
+
+impl Role {
+    /// As it is written: `user`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::User => "user",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+/// Make an account. Answers `name_taken` when the name is in use (names are compared without regard to case).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// 3 to 32 of a-z, 0-9, `-`, `_`, `.`; starts with a letter.
+    pub account_name: String,
+    /// `auth.password_min_length` to 1024 bytes; anything but NUL.
+    pub password: String,
+    /// Not verified, so it is not used to log in or to send to until it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// What people read; at most 100 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+}
+
+impl std::fmt::Debug for Register {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Register").field("account_name", &self.account_name).finish_non_exhaustive()
+    }
+}
+
+/// The caller's account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetAccount {}
+
+/// What the caller's account stores, and may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetUsage {}
+
+/// An account, as its owner sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its identifier.
+    pub id: AccountId,
+    /// The name to log in with.
+    pub account_name: String,
+    /// E-mail address, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// What people read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// What it may do.
+    pub role: Role,
+    /// Bytes it may store.
+    pub quota_bytes: i64,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// What an account stores, and may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes of its files.
+    pub stored_bytes: i64,
+    /// Bytes set aside for downloads that run.
+    pub reserved_bytes: i64,
+    /// Bytes it may store.
+    pub quota_bytes: i64,
+    /// Its files.
+    pub files: i64,
+    /// Its downloads that are not finished.
+    pub unfinished_downloads: i64,
+}
+
+operation!(Register => Account, "account", "register", Public, "Make an account.");
+operation!(GetAccount => Account, "account", "get", Account, "The caller's account.");
+operation!(GetUsage => Usage, "account", "usage", Account, "What the caller's account stores, and may.");
+
+/// `account.registered`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The new account.
+    pub account_id: AccountId,
+    /// Its name.
+    pub account_name: String,
+    /// Its role.
+    pub role: Role,
+}

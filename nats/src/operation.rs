@@ -1,0 +1,47 @@
+//! What an operation is: a request that is asked on one subject and answered once.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody; no credential is looked at.
+    Public,
+    /// Whoever brings a valid access token.
+    Account,
+    /// An account whose role is `admin`.
+    Admin,
+}
+
+/// A request with its reply. Its subject is `<prefix>.v1.req.<AREA>.<NAME>`; the body is its JSON.
+pub trait Operation: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// What comes back when it went well; else a [`crate::Problem`].
+    type Reply: Serialize + DeserializeOwned + Send + 'static;
+    /// Area, singular: `download`.
+    const AREA: &'static str;
+    /// Name of the operation within its area: `create`.
+    const NAME: &'static str;
+    /// Who may ask.
+    const ACCESS: Access;
+    /// One sentence for the subject catalogue and the service's endpoint metadata.
+    const SUMMARY: &'static str;
+}
+
+/// The reply of an operation that has nothing to tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Done {}
+
+/// Implements [`Operation`] in one line.
+macro_rules! operation {
+    ($request:ty => $reply:ty, $area:literal, $name:literal, $access:ident, $summary:literal) => {
+        impl $crate::operation::Operation for $request {
+            type Reply = $reply;
+            const AREA: &'static str = $area;
+            const NAME: &'static str = $name;
+            const ACCESS: $crate::operation::Access = $crate::operation::Access::$access;
+            const SUMMARY: &'static str = $summary;
+        }
+    };
+}
+pub(crate) use operation;

@@ -1,0 +1,1 @@
+//! Proof from the outside: the executable over HTTP and NATS.

@@ -1,0 +1,1 @@
+//! What tests stand on: real servers, a lying one, and patience with an end.
