@@ -107,11 +107,7 @@ fn explain(error: figment::Error) -> String {
         .map(|fault| {
             let key = fault.path.join(".");
             let place = fault.metadata.as_ref().map_or_else(String::new, |metadata| format!(" (set in {})", metadata.name));
-            if key.is_empty() {
-                format!("{}{place}", fault.kind)
-            } else {
-                format!("{key}: {}{place}", fault.kind)
-            }
+            if key.is_empty() { format!("{}{place}", fault.kind) } else { format!("{key}: {}{place}", fault.kind) }
         })
         .collect::<Vec<_>>()
         .join("; ")

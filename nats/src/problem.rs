@@ -167,7 +167,10 @@ impl Problem {
 
     /// Our fault. What exactly is in the log, not here.
     pub fn internal() -> Self {
-        Problem::new(Code::Internal, "the request failed because of a fault on our side; the log has the reason under the request id")
+        Problem::new(
+            Code::Internal,
+            "the request failed because of a fault on our side; the log has the reason under the request id",
+        )
     }
 
     /// Busy; another try makes sense after so many seconds.

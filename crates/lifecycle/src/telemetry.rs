@@ -24,8 +24,8 @@ pub enum Error {
 
 /// Set up logging to standard error for the whole process. To be called once.
 pub fn init(settings: &Telemetry) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&settings.filter)
-        .map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
+    let filter =
+        EnvFilter::try_new(&settings.filter).map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
     let formatter = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let formatter = match settings.format {
         LogFormat::Text => formatter.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
