@@ -8,6 +8,7 @@ use crate::{id::AccountId, operation::operation};
 /// What an account may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename_all = "snake_case"))]
 pub enum Role {
     /// Its own things.
     User,
@@ -28,16 +29,21 @@ impl Role {
 /// Make an account. Answers `name_taken` when the name is in use (names are compared without regard to case).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct Register {
     /// 3 to 32 of a-z, 0-9, `-`, `_`, `.`; starts with a letter.
+    #[cfg_attr(feature = "openapi", oai(validator(pattern = "^[A-Za-z][A-Za-z0-9_.-]{2,31}$")))]
     pub account_name: String,
     /// `auth.password_min_length` to 1024 bytes; anything but NUL.
+    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 1024)))]
     pub password: String,
     /// Not verified, so it is not used to log in or to send to until it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(max_length = 254)))]
     pub email: Option<String>,
     /// What people read; at most 100 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(max_length = 100)))]
     pub display_name: Option<String>,
 }
 
@@ -59,6 +65,7 @@ pub struct GetUsage {}
 
 /// An account, as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct Account {
     /// Its identifier.
     pub id: AccountId,
@@ -81,6 +88,7 @@ pub struct Account {
 
 /// What an account stores, and may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object))]
 pub struct Usage {
     /// Bytes of its files.
     pub stored_bytes: i64,

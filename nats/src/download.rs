@@ -14,6 +14,7 @@ use crate::{
 /// Where a download is. `scheduled → queued → running → completed`, or `paused`, `failed`, `canceled`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "DownloadStatus", rename_all = "snake_case"))]
 pub enum Status {
     /// Waits for `start_at`.
     Scheduled,
@@ -49,6 +50,7 @@ impl Status {
 /// Why a download failed, or had to be tried again. Closed; documented in `docs/api.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "DownloadErrorCode", rename_all = "snake_case"))]
 pub enum ErrorCode {
     /// The address may not be dialled.
     BlockedTarget,
@@ -110,6 +112,7 @@ impl ErrorCode {
 
 /// The last failure of a download.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(rename = "DownloadFailure"))]
 pub struct Failure {
     /// What it was, for programs.
     pub code: ErrorCode,
@@ -122,6 +125,7 @@ pub struct Failure {
 /// A digest algorithm that content can be checked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "ChecksumAlgorithm", rename_all = "snake_case"))]
 pub enum Algorithm {
     /// SHA-256.
     Sha256,
@@ -132,16 +136,19 @@ pub enum Algorithm {
 /// What the content must digest to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields))]
 pub struct Checksum {
     /// The algorithm.
     pub algorithm: Algorithm,
     /// The digest in hexadecimal.
+    #[cfg_attr(feature = "openapi", oai(validator(pattern = "^([0-9A-Fa-f]{64}|[0-9A-Fa-f]{128})$")))]
     pub value: String,
 }
 
 /// What the content was checked against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "DownloadVerified", rename_all = "snake_case"))]
 pub enum Verified {
     /// A digest that its owner or its server gave.
     Digest,
@@ -153,6 +160,7 @@ pub enum Verified {
 
 /// A download.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct Download {
     /// Its identifier.
     pub id: DownloadId,
@@ -217,32 +225,42 @@ pub struct Download {
 /// Ask for a download.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct CreateDownload {
     /// Where to fetch from: `http` or `https`, at most 4096 characters, no user and password in it.
+    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]
     pub url: String,
     /// Name of the file to be; else from `Content-Disposition`, else from the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_length = 1, max_length = 255)))]
     pub file_name: Option<String>,
     /// Folder of the file to be; `/` when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_length = 1, max_length = 1024)))]
     pub folder: Option<String>,
     /// Request headers for the source, at most 20. Not sent on to another origin after a redirect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", oai(default, validator(max_properties = 20)))]
     pub headers: BTreeMap<String, String>,
     /// What the content must digest to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable))]
     pub checksum: Option<Checksum>,
     /// Connections at most, 1 to 64; never more than the node allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(minimum(value = "1"), maximum(value = "64"))))]
     pub max_connections: Option<u32>,
     /// 0 (low) to 9 (high), 5 when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(minimum(value = "0"), maximum(value = "9"))))]
     pub priority: Option<u8>,
     /// Not before this.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[cfg_attr(feature = "openapi", oai(nullable))]
     pub start_at: Option<OffsetDateTime>,
     /// Tries at most, 1 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(minimum(value = "1"), maximum(value = "100"))))]
     pub max_attempts: Option<u32>,
 }
 

@@ -12,6 +12,7 @@ use crate::{
 /// Where a file came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "FileSource", rename_all = "snake_case"))]
 pub enum Source {
     /// A download.
     Download,
@@ -22,6 +23,7 @@ pub enum Source {
 /// Whether the content can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename_all = "snake_case"))]
 pub enum FileStatus {
     /// Not yet.
     Pending,
@@ -33,6 +35,7 @@ pub enum FileStatus {
 
 /// A file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct File {
     /// Its identifier.
     pub id: FileId,
@@ -111,6 +114,7 @@ pub struct PresignFile {
 
 /// A link to the content of a file.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(rename = "FileLink"))]
 pub struct Link {
     /// The link. Whoever has it can read the file.
     pub url: String,

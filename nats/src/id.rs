@@ -15,7 +15,15 @@ macro_rules! identifiers {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
+        #[cfg_attr(feature = "openapi", derive(poem_openapi::NewType), oai(from_parameter = false, from_multipart = false))]
         pub struct $name(pub Uuid);
+
+        #[cfg(feature = "openapi")]
+        impl poem_openapi::types::ParseFromParameter for $name {
+            fn parse_from_parameter(text: &str) -> poem_openapi::types::ParseResult<Self> {
+                text.parse().map_err(poem_openapi::types::ParseError::custom)
+            }
+        }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The public part of one RSA signing key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object))]
 pub struct PublicKey {
     /// RFC 7638 thumbprint.
     pub kid: String,
@@ -11,6 +12,7 @@ pub struct PublicKey {
     pub kty: String,
     /// `sig`.
     #[serde(rename = "use")]
+    #[cfg_attr(feature = "openapi", oai(rename = "use"))]
     pub usage: String,
     /// `RS256`.
     pub alg: String,
@@ -22,6 +24,7 @@ pub struct PublicKey {
 
 /// Every key that a valid token may be signed with, now or soon. The value of the one entry of the bucket `KEYS`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object))]
 pub struct KeySet {
     /// The keys.
     pub keys: Vec<PublicKey>,

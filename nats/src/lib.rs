@@ -7,6 +7,7 @@ pub mod account;
 pub mod download;
 pub mod file;
 pub mod id;
+pub mod json;
 pub mod key;
 pub mod operation;
 pub mod page;

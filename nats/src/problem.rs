@@ -11,8 +11,9 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $title:literal;)*) => {
         /// What went wrong, for programs. The list is closed and documented in `docs/api.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "ProblemCode"))]
         pub enum Code {
-            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+            $($(#[$doc])* #[serde(rename = $text)] #[cfg_attr(feature = "openapi", oai(rename = $text))] $name,)*
         }
 
         impl Code {
@@ -104,6 +105,7 @@ impl fmt::Display for Code {
 
 /// A field at fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object))]
 pub struct FieldError {
     /// Path of the field in the body or name of the parameter: `headers.Range`.
     pub field: String,
@@ -114,9 +116,11 @@ pub struct FieldError {
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {detail}")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct Problem {
     /// A URI reference that names the code: `/docs/problems#not_found`.
     #[serde(rename = "type")]
+    #[cfg_attr(feature = "openapi", oai(rename = "type"))]
     pub kind: String,
     /// The same for every problem of this code.
     pub title: String,
@@ -134,6 +138,7 @@ pub struct Problem {
     pub retry_after: Option<u64>,
     /// Fields at fault, if any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", oai(default))]
     pub errors: Vec<FieldError>,
 }
 

@@ -14,29 +14,37 @@ use crate::{
 /// Open a session.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct Login {
     /// Account name, in any case.
+    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 254)))]
     pub login: String,
     /// The password.
+    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 1024)))]
     pub password: String,
     /// What the owner will recognise the session by; at most 100 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(max_length = 100)))]
     pub device_name: Option<String>,
 }
 
 /// Trade a refresh token for a new pair. The old one is used up.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct Refresh {
     /// The refresh token; a leading `Bearer ` is accepted.
+    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]
     pub refresh_token: String,
 }
 
 /// Close the session that a refresh token belongs to. Harmless when it is closed already.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
 pub struct Logout {
     /// The refresh token; a leading `Bearer ` is accepted.
+    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]
     pub refresh_token: String,
 }
 
@@ -50,6 +58,7 @@ pub struct Verify {
 
 /// What a login or a refresh gives.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object))]
 pub struct TokenPair {
     /// A JWT (RFC 9068), for `Authorization: Bearer`.
     pub access_token: String,

@@ -1,0 +1,335 @@
+//! Strict JSON: refuses what serde lets through and a contract must not, and says where it is.
+//!
+//! serde_json keeps the last of two equal keys, takes an array for a struct and a one-key object for a plain enum value,
+//! nests 128 deep, and names a line where a caller wants a field. REST bodies and bus requests both come through here.
+
+use std::fmt;
+
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+
+use crate::problem::{Code, FieldError, Problem};
+
+/// Levels of arrays and objects that a body may nest.
+pub const MAX_DEPTH: usize = 64;
+
+/// Parse a body. Answers `invalid_body`, naming the field and the position, for what is not JSON or not of this shape.
+pub fn parse<T: DeserializeOwned + Serialize>(body: &[u8]) -> Result<T, Problem> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::new(Code::InvalidBody, "the body is empty; a JSON object is expected"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let tree = Tree { depth: 0 }
+        .deserialize(&mut deserializer)
+        .and_then(|tree| deserializer.end().map(|()| tree))
+        .map_err(|error| refuse(body, &error))?;
+    if !tree.is_object() {
+        return Err(Problem::new(Code::InvalidBody, format!("a JSON object is expected, not {}", name_of(&tree))));
+    }
+    let parsed: T = serde_json::from_slice(body).map_err(|error| refuse(body, &error))?;
+    let written = serde_json::to_value(&parsed).map_err(|_| Problem::internal())?;
+    if let Some((field, message)) = differs(&tree, &written, String::new()) {
+        return Err(at_field(field, message));
+    }
+    Ok(parsed)
+}
+
+/// Reads any JSON value, refusing equal keys, deep nesting and NUL characters.
+#[derive(Clone, Copy)]
+struct Tree {
+    depth: usize,
+}
+
+impl Tree {
+    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
+        if self.depth >= MAX_DEPTH {
+            return Err(E::custom(format!("nested more than {MAX_DEPTH} levels deep")));
+        }
+        Ok(Tree { depth: self.depth + 1 })
+    }
+}
+
+fn text<E: serde::de::Error>(text: &str) -> Result<String, E> {
+    if text.contains('\0') {
+        return Err(E::custom("the character NUL is not allowed"));
+    }
+    Ok(text.to_owned())
+}
+
+impl<'de> DeserializeSeed<'de> for Tree {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        text(value).map(Value::String)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(inner)? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut object = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let key = text(&key)?;
+            if object.contains_key(&key) {
+                return Err(A::Error::custom(format!("duplicate field `{key}`")));
+            }
+            let value = entries.next_value_seed(inner)?;
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// The first place where what was sent is of another kind than what was understood.
+fn differs(sent: &Value, understood: &Value, path: String) -> Option<(String, String)> {
+    match (sent, understood) {
+        (Value::Null, _) => None,
+        (Value::Object(sent), Value::Object(understood)) => sent.iter().find_map(|(key, value)| {
+            understood.get(key).and_then(|understood| differs(value, understood, join(&path, key)))
+        }),
+        (Value::Array(sent), Value::Array(understood)) => {
+            sent.iter().zip(understood).enumerate().find_map(|(index, (sent, understood))| {
+                differs(sent, understood, join(&path, &index.to_string()))
+            })
+        }
+        _ if name_of(sent) == name_of(understood) => None,
+        _ => Some((path, format!("invalid type: {}, expected {}", name_of(sent), name_of(understood)))),
+    }
+}
+
+fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn join(path: &str, segment: &str) -> String {
+    if path.is_empty() { segment.to_owned() } else { format!("{path}.{segment}") }
+}
+
+fn at_field(field: String, message: String) -> Problem {
+    let mut problem = Problem::new(Code::InvalidBody, format!("{field}: {message}"));
+    problem.errors.push(FieldError { field, message });
+    problem
+}
+
+fn refuse(body: &[u8], error: &serde_json::Error) -> Problem {
+    let position = format!("line {}, column {}", error.line(), error.column());
+    let full = error.to_string();
+    let message = full.rfind(" at line ").map_or(full.as_str(), |end| &full[..end]);
+    if !error.is_data() {
+        return Problem::new(Code::InvalidBody, format!("the body is not JSON: {message} ({position})"));
+    }
+    let mut field = path_at(body, offset(body, error.line(), error.column()));
+    if let Some(missing) = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+        field = join(&field, missing);
+    }
+    if field.is_empty() {
+        return Problem::new(Code::InvalidBody, format!("{message} ({position})"));
+    }
+    let mut problem = at_field(field, message.to_owned());
+    problem.detail = format!("{} ({position})", problem.detail);
+    problem
+}
+
+/// Byte offset of a position as serde_json counts it: lines from 1, columns in bytes from 1.
+fn offset(body: &[u8], line: usize, column: usize) -> usize {
+    let mut start = 0;
+    for _ in 1..line {
+        match body[start..].iter().position(|byte| *byte == b'\n') {
+            Some(end) => start += end + 1,
+            None => break,
+        }
+    }
+    (start + column).min(body.len())
+}
+
+enum Level {
+    Object { key: Option<String> },
+    Array { index: usize },
+}
+
+/// Path of the value that the first `end` bytes of valid JSON end in: `headers.Range`, `items.3`.
+fn path_at(body: &[u8], end: usize) -> String {
+    let mut levels: Vec<Level> = Vec::new();
+    let mut at = 0;
+    let mut expects_key = false;
+    while at < end {
+        match body[at] {
+            b'{' => {
+                levels.push(Level::Object { key: None });
+                expects_key = true;
+            }
+            b'[' => {
+                levels.push(Level::Array { index: 0 });
+                expects_key = false;
+            }
+            // The closing bracket at the very end belongs to the value that the error is about.
+            b'}' | b']' if at + 1 < end => {
+                levels.pop();
+                expects_key = false;
+            }
+            b'}' => {
+                if let Some(Level::Object { key }) = levels.last_mut() {
+                    *key = None;
+                }
+            }
+            b',' => match levels.last_mut() {
+                Some(Level::Object { key }) => {
+                    *key = None;
+                    expects_key = true;
+                }
+                Some(Level::Array { index }) => *index += 1,
+                None => {}
+            },
+            b'"' => {
+                let start = at;
+                at += 1;
+                while at < body.len() && body[at] != b'"' {
+                    at += if body[at] == b'\\' { 2 } else { 1 };
+                }
+                if expects_key {
+                    let text = body.get(start..=at).and_then(|text| serde_json::from_slice::<String>(text).ok());
+                    if let Some(Level::Object { key }) = levels.last_mut() {
+                        *key = text;
+                    }
+                    expects_key = false;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    let segments: Vec<String> = levels
+        .into_iter()
+        .filter_map(|level| match level {
+            Level::Object { key } => key,
+            Level::Array { index } => Some(index.to_string()),
+        })
+        .collect();
+    segments.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{download::CreateDownload, session::Login};
+
+    fn refused(body: &str) -> Problem {
+        parse::<CreateDownload>(body.as_bytes()).expect_err(body)
+    }
+
+    #[test]
+    fn a_body_of_the_right_shape_is_parsed() {
+        let body = r#"{"url": "https://example.org/a", "headers": {"Range": "x"}, "checksum": {"algorithm": "sha256", "value": "00"},
+            "priority": 3, "file_name": null, "start_at": "2030-01-01T00:00:00Z"}"#;
+        let parsed: CreateDownload = parse(body.as_bytes()).unwrap();
+        assert_eq!((parsed.url.as_str(), parsed.priority, parsed.file_name), ("https://example.org/a", Some(3), None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_field() {
+        let cases = [
+            (r#"{"url": 5}"#, "url", "invalid type: integer `5`, expected a string"),
+            (r#"{"url": "x", "nonsense": 1}"#, "nonsense", "unknown field `nonsense`"),
+            (r#"{"file_name": "x"}"#, "url", "missing field `url`"),
+            (r#"{}"#, "url", "missing field `url`"),
+            (r#"{"url": "x", "url": "y"}"#, "url", "duplicate field `url`"),
+            (r#"{"url": "x", "headers": {"A": "1", "A": "2"}}"#, "headers.A", "duplicate field `A`"),
+            (r#"{"url": "x", "headers": {"A": 1}}"#, "headers.A", "invalid type: integer `1`, expected a string"),
+            (r#"{"url": "x", "checksum": {"algorithm": "md5", "value": ""}}"#, "checksum.algorithm", "unknown variant `md5`"),
+            (r#"{"url": "x", "checksum": {"algorithm": "sha256"}}"#, "checksum.value", "missing field `value`"),
+            (r#"{"url": "x", "checksum": ["sha256", "00"]}"#, "checksum", "invalid type: an array, expected an object"),
+            (
+                r#"{"url": "x", "checksum": {"algorithm": {"sha256": null}, "value": "00"}}"#,
+                "checksum.algorithm",
+                "invalid type: an object, expected a string",
+            ),
+            (r#"{"url": "x", "priority": 300}"#, "priority", "invalid value: integer `300`, expected u8"),
+            (r#"{"url": "x", "priority": 1.5}"#, "priority", "invalid type: floating point `1.5`, expected u8"),
+            (r#"{"url": "x", "priority": "1"}"#, "priority", "invalid type: string \"1\", expected u8"),
+            (r#"{"url": true}"#, "url", "invalid type: boolean `true`, expected a string"),
+            (r#"{"url": null}"#, "url", "invalid type: null, expected a string"),
+            (r#"{"url": "a\u0000b"}"#, "url", "the character NUL is not allowed"),
+        ];
+        for (body, field, message) in cases {
+            let problem = refused(body);
+            assert_eq!(problem.code, Code::InvalidBody, "{body}");
+            assert_eq!(problem.errors.len(), 1, "{body}: {problem:?}");
+            assert_eq!(problem.errors[0].field, field, "{body}: {problem:?}");
+            assert!(problem.errors[0].message.starts_with(message), "{body}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_with_its_position() {
+        for body in ["", " \n", "nonsense", "{", "{\"url\": \"x\"} x", "{'url': 1}", "{\"url\": \"x\",}", "\u{feff}{}", "{\"url\": \"\\ud800\"}"] {
+            let problem = refused(body);
+            assert_eq!(problem.code, Code::InvalidBody, "{body}");
+            assert!(problem.errors.is_empty(), "{body}: {problem:?}");
+        }
+        assert!(refused("{\n\"url\": nope}").detail.contains("line 2, column"));
+        assert!(parse::<CreateDownload>(b"{\"url\": \"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn an_array_is_not_taken_for_an_object() {
+        let problem = parse::<Login>(br#"["name", "password"]"#).unwrap_err();
+        assert_eq!(problem.detail, "a JSON object is expected, not an array");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_before_the_stack_is_at_risk() {
+        let nested = |levels: usize| format!("{{\"url\": {}{}}}", "[".repeat(levels), "]".repeat(levels));
+        assert!(refused(&nested(MAX_DEPTH)).detail.contains("64 levels"));
+        assert!(!refused(&nested(MAX_DEPTH - 1)).detail.contains("64 levels"));
+        assert!(refused(&nested(100_000)).detail.contains("64 levels"));
+    }
+}
