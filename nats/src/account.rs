@@ -29,7 +29,11 @@ impl Role {
 /// Make an account. Answers `name_taken` when the name is in use (names are compared without regard to case).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(poem_openapi::Object),
+    oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty)
+)]
 pub struct Register {
     /// 3 to 32 of a-z, 0-9, `-`, `_`, `.`; starts with a letter.
     #[cfg_attr(feature = "openapi", oai(validator(pattern = "^[A-Za-z][A-Za-z0-9_.-]{2,31}$")))]

@@ -225,7 +225,11 @@ pub struct Download {
 /// Ask for a download.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(poem_openapi::Object),
+    oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty)
+)]
 pub struct CreateDownload {
     /// Where to fetch from: `http` or `https`, at most 4096 characters, no user and password in it.
     #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]

@@ -126,14 +126,14 @@ impl<'de> Visitor<'de> for Tree {
 fn differs(sent: &Value, understood: &Value, path: String) -> Option<(String, String)> {
     match (sent, understood) {
         (Value::Null, _) => None,
-        (Value::Object(sent), Value::Object(understood)) => sent.iter().find_map(|(key, value)| {
-            understood.get(key).and_then(|understood| differs(value, understood, join(&path, key)))
-        }),
-        (Value::Array(sent), Value::Array(understood)) => {
-            sent.iter().zip(understood).enumerate().find_map(|(index, (sent, understood))| {
-                differs(sent, understood, join(&path, &index.to_string()))
-            })
-        }
+        (Value::Object(sent), Value::Object(understood)) => sent
+            .iter()
+            .find_map(|(key, value)| understood.get(key).and_then(|understood| differs(value, understood, join(&path, key)))),
+        (Value::Array(sent), Value::Array(understood)) => sent
+            .iter()
+            .zip(understood)
+            .enumerate()
+            .find_map(|(index, (sent, understood))| differs(sent, understood, join(&path, &index.to_string()))),
         _ if name_of(sent) == name_of(understood) => None,
         _ => Some((path, format!("invalid type: {}, expected {}", name_of(sent), name_of(understood)))),
     }
@@ -310,7 +310,17 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_refused_with_its_position() {
-        for body in ["", " \n", "nonsense", "{", "{\"url\": \"x\"} x", "{'url': 1}", "{\"url\": \"x\",}", "\u{feff}{}", "{\"url\": \"\\ud800\"}"] {
+        for body in [
+            "",
+            " \n",
+            "nonsense",
+            "{",
+            "{\"url\": \"x\"} x",
+            "{'url': 1}",
+            "{\"url\": \"x\",}",
+            "\u{feff}{}",
+            "{\"url\": \"\\ud800\"}",
+        ] {
             let problem = refused(body);
             assert_eq!(problem.code, Code::InvalidBody, "{body}");
             assert!(problem.errors.is_empty(), "{body}: {problem:?}");

@@ -14,7 +14,11 @@ use crate::{
 /// Open a session.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(poem_openapi::Object),
+    oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty)
+)]
 pub struct Login {
     /// Account name, in any case.
     #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 254)))]
@@ -31,7 +35,11 @@ pub struct Login {
 /// Trade a refresh token for a new pair. The old one is used up.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(poem_openapi::Object),
+    oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty)
+)]
 pub struct Refresh {
     /// The refresh token; a leading `Bearer ` is accepted.
     #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]
@@ -41,7 +49,11 @@ pub struct Refresh {
 /// Close the session that a refresh token belongs to. Harmless when it is closed already.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(poem_openapi::Object),
+    oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty)
+)]
 pub struct Logout {
     /// The refresh token; a leading `Bearer ` is accepted.
     #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]
