@@ -9,6 +9,7 @@
 
 mod cluster;
 mod eventually;
+pub mod http;
 pub mod lying;
 mod nats_server;
 mod port;
