@@ -1,1 +1,6 @@
-//! Work: the supervision tree, one folder per area.
+//! Work: the supervision tree, one folder per area, each with its actors and its store.
+
+pub mod events;
+pub mod metrics;
+pub mod requests;
+pub mod supervision;
