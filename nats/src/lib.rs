@@ -4,7 +4,14 @@
 //! one module per area holds its operations (asked and answered) and its events (facts, past tense).
 
 pub mod account;
+pub mod answer;
+pub mod ask;
+pub mod bus;
+pub mod credential;
+mod discovery;
 pub mod download;
+pub mod envelope;
+pub mod event;
 pub mod file;
 pub mod id;
 pub mod json;
@@ -12,11 +19,20 @@ pub mod key;
 pub mod operation;
 pub mod page;
 pub mod problem;
+pub mod publish;
 pub mod session;
+pub mod subject;
+pub mod topology;
 
 pub use self::{
+    answer::{Call, Limit},
+    ask::AskContext,
+    bus::{Bus, Connection},
+    credential::{Caller, Verifier},
+    event::{Event, EventType},
     id::{AccountId, DownloadId, EventId, FileId, SessionId},
     operation::{Access, Operation},
     page::Page,
     problem::{Code, Problem},
+    subject::{Subjects, WorkKind},
 };

@@ -13,6 +13,17 @@ pub enum Access {
     Admin,
 }
 
+impl Access {
+    /// As it is written: `account`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Access::Public => "public",
+            Access::Account => "account",
+            Access::Admin => "admin",
+        }
+    }
+}
+
 /// A request with its reply. Its subject is `<prefix>.v1.req.<AREA>.<NAME>`; the body is its JSON.
 pub trait Operation: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// What comes back when it went well; else a [`crate::Problem`].

@@ -1,0 +1,158 @@
+//! Facts: what happened, to what, to whom, and in which order of that thing's life.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::id::{AccountId, EventId};
+
+/// Longest area or name of a type.
+const WORD_MAX_CHARACTERS: usize = 32;
+
+/// A text is not an event type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an event type: two words of a-z and _ with a dot between are expected, as download.completed")]
+pub struct NotAType;
+
+/// What happened: `<area>.<name>`, the name in the past tense.
+///
+/// The types of this version are constants here; one that a newer version stored is carried all the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventType(Cow<'static, str>);
+
+impl EventType {
+    /// As it is written: `download.completed`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `download`
+    pub fn area(&self) -> &str {
+        self.0.split_once('.').map_or(&self.0, |(area, _)| area)
+    }
+
+    /// `completed`
+    pub fn name(&self) -> &str {
+        self.0.split_once('.').map_or("", |(_, name)| name)
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for EventType {
+    type Err = NotAType;
+
+    fn from_str(text: &str) -> Result<Self, NotAType> {
+        let is_word = |word: &str| {
+            (1..=WORD_MAX_CHARACTERS).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        };
+        match text.split_once('.') {
+            Some((area, name)) if is_word(area) && is_word(name) => Ok(EventType(Cow::Owned(text.to_owned()))),
+            _ => Err(NotAType),
+        }
+    }
+}
+
+impl Serialize for EventType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for EventType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+macro_rules! event_types {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal;)*) => {
+        $($(#[doc = $doc])* pub const $name: EventType = EventType(Cow::Borrowed($text));)*
+
+        /// Every type of this version with what it says.
+        pub const CATALOGUE: &[(EventType, &str)] = &[$(($name, concat!($($doc),*))),*];
+    };
+}
+
+event_types! {
+    /// An account was made. Body: `account::Registered`.
+    ACCOUNT_REGISTERED = "account.registered";
+    /// Somebody logged in. Body: `session::Opened`.
+    SESSION_OPENED = "session.opened";
+    /// A session ended. Body: `session::Closed`.
+    SESSION_CLOSED = "session.closed";
+    /// A used refresh token came again; its session was closed. Body: `session::Closed`.
+    SESSION_REUSE_DETECTED = "session.reuse_detected";
+    /// Another key signs from now on. Body: `key::Rotated`.
+    KEY_ROTATED = "key.rotated";
+    /// A download waits for its turn. Body: `download::Changed`.
+    DOWNLOAD_QUEUED = "download.queued";
+    /// A worker took a download. Body: `download::Changed`.
+    DOWNLOAD_STARTED = "download.started";
+    /// A download became a file. Body: `download::Changed`.
+    DOWNLOAD_COMPLETED = "download.completed";
+    /// A download was given up. Body: `download::Changed`.
+    DOWNLOAD_FAILED = "download.failed";
+    /// A download was ended by its owner. Body: `download::Changed`.
+    DOWNLOAD_CANCELED = "download.canceled";
+    /// A download was put aside by its owner. Body: `download::Changed`.
+    DOWNLOAD_PAUSED = "download.paused";
+    /// A file can be read. Body: `file::Available`.
+    FILE_AVAILABLE = "file.available";
+    /// A file is gone, its object too. Body: `file::Purged`.
+    FILE_PURGED = "file.purged";
+}
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its identity: `ce-id` and `Nats-Msg-Id`.
+    pub id: EventId,
+    /// What happened.
+    pub event_type: EventType,
+    /// Whose, if anybody's.
+    pub account_id: Option<AccountId>,
+    /// The thing that it happened to.
+    pub entity_id: Uuid,
+    /// Its place in the life of that thing: 1, 2, 3 …
+    pub entity_sequence: i64,
+    /// When it happened.
+    pub time: OffsetDateTime,
+    /// The body, as its type says.
+    pub data: serde_json::Value,
+    /// Trace that it belongs to (W3C Trace Context).
+    pub traceparent: Option<String>,
+}
+
+impl Event {
+    /// The body as its type's struct.
+    pub fn data_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_of_the_catalogue_is_of_the_form_that_is_read_back() {
+        for (event_type, says) in CATALOGUE {
+            assert_eq!(&event_type.as_str().parse::<EventType>().unwrap(), event_type);
+            assert!(!says.is_empty() && !event_type.area().is_empty() && !event_type.name().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_text_with_other_characters_is_no_type() {
+        for text in ["", "download", "download.", ".completed", "a.b.c", "Download.completed", "download.*", "a b.c", "a.b\r\n"] {
+            assert_eq!(text.parse::<EventType>(), Err(NotAType), "{text:?}");
+        }
+    }
+}

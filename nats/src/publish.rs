@@ -1,0 +1,384 @@
+//! Publishing: what must not be lost waits for the acknowledgement that it is stored, and is sent again under the same
+//! id until it has one or the time is over. What is only for eyes is sent and forgotten.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, ErrorCode, context::PublishErrorKind, message::PublishMessage},
+};
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
+use serde::{Serialize, de::DeserializeOwned};
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::{
+    bus::{Bus, backoff},
+    download, envelope,
+    event::Event,
+    id::{AccountId, DownloadId, NodeId},
+    key::KeySet,
+    subject::{Subject, WorkKind},
+    topology,
+};
+
+/// How long a message without acknowledgement is sent again. A stream without leader is back in about 7 s.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same thing at most this often in a batch at once; the rest waits for its turn.
+const ENTITIES_AT_ONCE: usize = 256;
+
+/// Why a message is not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No acknowledgement in time. It may be stored all the same: send it again under the same id.
+    #[error("the message was not acknowledged within {waited:?}")]
+    NotAcknowledged {
+        /// How long it was tried.
+        waited: Duration,
+        /// The last failure.
+        #[source]
+        source: Option<jetstream::context::PublishError>,
+    },
+    /// JetStream refuses it, and will refuse it again.
+    #[error("the message was refused")]
+    Refused(#[source] jetstream::context::PublishError),
+    /// It is larger than the server takes.
+    #[error("the message is larger than the NATS server takes")]
+    TooLarge,
+    /// It has no JSON.
+    #[error("the message has no JSON")]
+    Json(#[source] serde_json::Error),
+    /// An earlier message about the same thing did not get through; this one was kept back so that the order holds.
+    #[error("an earlier message about the same thing did not get through")]
+    KeptBack,
+    /// The client is closed, or its queue is full as the server is away.
+    #[error("the NATS server is not reachable")]
+    Disconnected,
+}
+
+/// A message that a consumer refused.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The stream that it was taken from.
+    pub stream: String,
+    /// The consumer that refused it.
+    pub consumer: String,
+    /// Why.
+    pub reason: String,
+    /// The subject that it came on.
+    pub subject: String,
+    /// Its sequence in the stream.
+    pub stream_sequence: u64,
+    /// How often it had been delivered.
+    pub deliveries: i64,
+    /// When it was stored in the stream.
+    pub stored_at: OffsetDateTime,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+struct Outgoing {
+    stream: &'static str,
+    subject: Subject,
+    /// `None` where the stream itself sees to uniqueness.
+    message_id: Option<String>,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Bus {
+    /// Stores a fact in `EVENTS`.
+    pub async fn publish_event(&self, event: &Event) -> Result<(), Error> {
+        self.publish(self.outgoing_event(event)?).await
+    }
+
+    /// Stores facts, many at once. The result has one entry for each, in the same order. Facts of one thing are stored
+    /// in the order given: when one does not get through, those after it are kept back.
+    pub async fn publish_events(&self, events: &[Event]) -> Vec<Result<(), Error>> {
+        let mut results: Vec<Result<(), Error>> = Vec::with_capacity(events.len());
+        let mut of_entity: HashMap<Uuid, Vec<usize>> = HashMap::new();
+        for (index, event) in events.iter().enumerate() {
+            results.push(Err(Error::KeptBack));
+            of_entity.entry(event.entity_id).or_default().push(index);
+        }
+        let mut waiting: Vec<Vec<usize>> = of_entity.into_values().collect();
+        waiting.sort_unstable_by_key(|indexes| std::cmp::Reverse(indexes.first().copied()));
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < ENTITIES_AT_ONCE
+                && let Some(indexes) = waiting.pop()
+            {
+                running.push(async move {
+                    let mut stored = Vec::with_capacity(indexes.len());
+                    for index in indexes {
+                        let result = self.publish_event(&events[index]).await;
+                        let failed = result.is_err();
+                        stored.push((index, result));
+                        if failed {
+                            break;
+                        }
+                    }
+                    stored
+                });
+            }
+            let Some(stored) = running.next().await else { return results };
+            for (index, result) in stored {
+                results[index] = result;
+            }
+        }
+    }
+
+    /// Hands out a row. That this hand-out waits or is being worked on already is a success.
+    pub async fn publish_work(&self, kind: WorkKind, id: &Uuid, dispatch_no: i64) -> Result<(), Error> {
+        let body = match kind {
+            WorkKind::Downloads => serde_json::to_vec(&download::Work { download_id: DownloadId(*id), dispatch_no }),
+        };
+        let mut headers = HeaderMap::new();
+        envelope::put(&mut headers, envelope::CONTENT_TYPE, "application/json");
+        self.publish(Outgoing {
+            stream: kind.stream(),
+            subject: self.subjects().work(kind, *id, dispatch_no),
+            // Not by id: the memory of ids would refuse a hand-out that a worker gave back, and is lost with a restart.
+            message_id: None,
+            headers,
+            body: body.map_err(Error::Json)?.into(),
+        })
+        .await
+    }
+
+    /// Stores a refused message in `DEAD`, once however often it is told.
+    pub async fn publish_dead(&self, letter: &DeadLetter) -> Result<(), Error> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &letter.headers {
+            // What speaks to JetStream was meant for the other stream.
+            if !name.to_ascii_lowercase().starts_with("nats-")
+                && let (Ok(name), Ok(value)) = (name.parse::<async_nats::HeaderName>(), value.parse::<async_nats::HeaderValue>())
+            {
+                headers.append(name, value);
+            }
+        }
+        envelope::put(&mut headers, envelope::DEAD_REASON, &envelope::percent_encode(&letter.reason));
+        envelope::put(&mut headers, envelope::DEAD_SUBJECT, &letter.subject);
+        envelope::put(&mut headers, envelope::DEAD_STREAM, &letter.stream);
+        envelope::put(&mut headers, envelope::DEAD_SEQUENCE, &letter.stream_sequence.to_string());
+        envelope::put(&mut headers, envelope::DEAD_CONSUMER, &letter.consumer);
+        envelope::put(&mut headers, envelope::DEAD_DELIVERIES, &letter.deliveries.to_string());
+        // Sequences begin again when a stream was wiped; with its time the message is named for good.
+        let message_id = format!(
+            "{}.{}.{}.{}",
+            letter.stream,
+            letter.consumer,
+            letter.stream_sequence,
+            letter.stored_at.unix_timestamp_nanos()
+        );
+        self.publish(Outgoing {
+            stream: topology::DEAD,
+            subject: self.subjects().dead(&letter.stream, &letter.consumer),
+            message_id: Some(message_id),
+            headers,
+            body: letter.body.clone(),
+        })
+        .await
+    }
+
+    /// Stores a notification of the object store, as it is, in `OBJECTS`.
+    pub async fn publish_object(&self, payload: Bytes, message_id: &str) -> Result<(), Error> {
+        let mut headers = HeaderMap::new();
+        envelope::put(&mut headers, envelope::CONTENT_TYPE, "application/json");
+        self.publish(Outgoing {
+            stream: topology::OBJECTS,
+            subject: self.subjects().object(),
+            message_id: Some(message_id.to_owned()),
+            headers,
+            body: payload,
+        })
+        .await
+    }
+
+    /// Publishes the signing keys in the bucket `KEYS`.
+    pub async fn put_key_set(&self, keys: &KeySet) -> Result<(), Error> {
+        let body = Bytes::from(serde_json::to_vec(keys).map_err(Error::Json)?);
+        let started = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let put = async {
+                let store = self.0.jetstream.get_key_value(topology::KEYS).await.map_err(|error| error.to_string())?;
+                store.put(topology::KEYS_ENTRY, body.clone()).await.map_err(|error| error.to_string())
+            };
+            let reason = match timeout_at(started + PATIENCE, put).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(reason)) => reason,
+                Err(_elapsed) => return Err(Error::NotAcknowledged { waited: started.elapsed(), source: None }),
+            };
+            debug!(reason, attempt, "the signing keys were not stored; trying again");
+            self.try_again(started, &mut attempt, true, None).await?;
+        }
+    }
+
+    /// Tells whoever looks how something goes. Not stored; left out when the server is away or behind.
+    pub fn tell_live<T: Serialize>(&self, area: &'static str, name: &'static str, account: AccountId, id: Uuid, body: &T) {
+        if !self.is_connected() {
+            return;
+        }
+        let Ok(body) = serde_json::to_vec(body) else { return };
+        let subject = self.subjects().live(area, name, account, id).nats();
+        // Ready at once while the client's queue has room; when it has none, what is only for eyes is left out.
+        if self.0.client.publish(subject, body.into()).now_or_never().is_none() {
+            debug!(area, name, "a live message was left out");
+        }
+    }
+
+    /// Gives an order to one process. `Ok` says that it left, not that it arrived.
+    pub async fn tell_node<T: Serialize>(
+        &self,
+        node: NodeId,
+        area: &'static str,
+        name: &'static str,
+        body: &T,
+    ) -> Result<(), Error> {
+        let body = serde_json::to_vec(body).map_err(Error::Json)?;
+        let subject = self.subjects().node(node, area, name).nats();
+        let publish = self.0.client.publish(subject, body.into());
+        match tokio::time::timeout(crate::bus::JETSTREAM_TIMEOUT, publish).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Error::Disconnected),
+        }
+    }
+
+    /// The orders that this process is given. What is not of the type is logged and left out.
+    pub async fn listen_node<T: DeserializeOwned + Send + 'static>(
+        &self,
+        node: NodeId,
+        area: &'static str,
+        name: &'static str,
+    ) -> Result<impl Stream<Item = T> + Send + Unpin + use<T>, Error> {
+        let subject = self.subjects().node(node, area, name).nats();
+        let messages = self.0.client.subscribe(subject).await.map_err(|_| Error::Disconnected)?;
+        Ok(messages
+            .filter_map(move |message| async move {
+                match serde_json::from_slice(&message.payload) {
+                    Ok(order) => Some(order),
+                    Err(error) => {
+                        warn!(area, name, %error, "an order to this process is not of its type");
+                        None
+                    }
+                }
+            })
+            .boxed())
+    }
+
+    fn outgoing_event(&self, event: &Event) -> Result<Outgoing, Error> {
+        Ok(Outgoing {
+            stream: topology::EVENTS,
+            subject: self.subjects().event(&event.event_type, event.account_id, event.entity_id),
+            message_id: Some(event.id.to_string()),
+            headers: envelope::write_event(self.subjects(), event),
+            body: serde_json::to_vec(&event.data).map_err(Error::Json)?.into(),
+        })
+    }
+
+    /// Sends until it is stored, refused, or the time is over.
+    async fn publish(&self, outgoing: Outgoing) -> Result<(), Error> {
+        let mut headers = outgoing.headers;
+        if let Some(message_id) = &outgoing.message_id {
+            envelope::put(&mut headers, MESSAGE_ID, message_id);
+        }
+        // A subject that lands in another stream than meant is a fault of the set-up and not to be stored there.
+        envelope::put(&mut headers, EXPECTED_STREAM, outgoing.stream);
+        let message = PublishMessage::build().headers(headers).payload(outgoing.body);
+
+        let started = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let send = async { self.0.jetstream.send_publish(outgoing.subject.nats(), message.clone()).await?.await };
+            let error = match timeout_at(started + PATIENCE, send).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(_elapsed) => return Err(Error::NotAcknowledged { waited: started.elapsed(), source: None }),
+            };
+            match judge(&error) {
+                Verdict::Stored => return Ok(()),
+                Verdict::TooLarge => return Err(Error::TooLarge),
+                Verdict::Refused => return Err(Error::Refused(error)),
+                Verdict::Again { missing } => {
+                    debug!(subject = %outgoing.subject, reason = %error, attempt, "not acknowledged; sending it again");
+                    self.try_again(started, &mut attempt, missing, Some(error)).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next try, or says that the time is over. A stream that stays missing is put back.
+    async fn try_again(
+        &self,
+        started: Instant,
+        attempt: &mut u32,
+        missing: bool,
+        source: Option<jetstream::context::PublishError>,
+    ) -> Result<(), Error> {
+        let pause = backoff(*attempt);
+        if Instant::now() + pause >= started + PATIENCE {
+            return Err(Error::NotAcknowledged { waited: started.elapsed(), source });
+        }
+        sleep(pause).await;
+        // A stream without leader looks the same as none, so the first miss means nothing.
+        if missing && *attempt >= 1 && self.is_connected() {
+            if let Err(error) = self.restore_topology().await {
+                debug!(%error, "the topology could not be put back yet");
+            }
+        }
+        *attempt += 1;
+        Ok(())
+    }
+}
+
+/// Header by which a stream knows a repeat.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// Header that names the stream a message is meant for.
+const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+
+enum Verdict {
+    /// This very hand-out is in the queue already.
+    Stored,
+    TooLarge,
+    Refused,
+    /// Worth another try.
+    Again {
+        /// Nobody took the message: there may be no stream.
+        missing: bool,
+    },
+}
+
+fn judge(error: &jetstream::context::PublishError) -> Verdict {
+    use std::error::Error as _;
+    match error.kind() {
+        PublishErrorKind::StreamNotFound => Verdict::Again { missing: true },
+        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe | PublishErrorKind::MaxAckPending => {
+            Verdict::Again { missing: false }
+        }
+        PublishErrorKind::MaxPayloadExceeded => Verdict::TooLarge,
+        PublishErrorKind::WrongLastMessageId | PublishErrorKind::WrongLastSequence => Verdict::Refused,
+        PublishErrorKind::Other => {
+            let told = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+            match told {
+                // The same code says that the subject has its message and that the stream is full.
+                Some(told) if told.error_code() == ErrorCode::STREAM_STORE_FAILED => {
+                    if told.to_string().contains("per subject") {
+                        Verdict::Stored
+                    } else {
+                        Verdict::Again { missing: false }
+                    }
+                }
+                // 503: no leader, no resources, on its way down.
+                Some(told) if told.code() == 503 => Verdict::Again { missing: false },
+                Some(_) => Verdict::Refused,
+                None => Verdict::Again { missing: false },
+            }
+        }
+    }
+}
