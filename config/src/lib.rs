@@ -7,13 +7,17 @@ mod check;
 mod section;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 pub use self::{
     section::{
@@ -73,7 +77,8 @@ impl Settings {
         match file {
             Some(path) if !path.is_file() => return Err(Error::MissingFile(path.to_owned())),
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None => figment = figment.merge(Toml::file_exact("bowerbird.toml")),
+            None if Path::new("bowerbird.toml").is_file() => figment = figment.merge(Toml::file_exact("bowerbird.toml")),
+            None => {}
         }
         Self::extract(&figment.merge(Env::prefixed(ENVIRONMENT_PREFIX).split("__")))
     }
@@ -92,6 +97,24 @@ impl Settings {
         let settings: Settings = figment.extract().map_err(|error| Error::Invalid(explain(error)))?;
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Put the addresses that follow from others into the keys that were left out: `gateway.public_url`, `auth.issuer` and
+    /// `storage.public_endpoint`. To be called once the ports are known.
+    pub fn fill_in_addresses(&mut self) {
+        let url_of = |address: SocketAddr| Url::parse(&format!("http://{address}")).ok();
+        if self.gateway.public_url.is_none() {
+            self.gateway.public_url = url_of(self.gateway.listen);
+        }
+        if self.auth.issuer.is_none() {
+            self.auth.issuer = self.gateway.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+        }
+        if self.storage.public_endpoint.is_none() {
+            self.storage.public_endpoint = match self.storage.kind {
+                StorageKind::Embedded => url_of(self.storage.listen),
+                StorageKind::S3 => self.storage.endpoint.clone(),
+            };
+        }
     }
 
     /// The effective settings as TOML, secrets hidden.
@@ -137,6 +160,25 @@ mod tests {
         let error = Settings::with_overrides("[leases]\nduration = \"soon\"").unwrap_err().to_string();
         assert!(error.contains("leases.duration"), "{error}");
         assert!(error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn without_a_file_the_defaults_and_the_environment_are_enough() {
+        // The tests' working folder has no bowerbird.toml.
+        assert_eq!(Settings::load(None).unwrap().data_dir, Path::new("./data"));
+    }
+
+    #[test]
+    fn addresses_that_were_left_out_follow_from_the_listeners() {
+        let mut settings = Settings::with_overrides("[gateway]\nlisten = \"127.0.0.1:18080\"").unwrap();
+        settings.fill_in_addresses();
+        assert_eq!(settings.gateway.public_url.unwrap().as_str(), "http://127.0.0.1:18080/");
+        assert_eq!(settings.auth.issuer.as_deref(), Some("http://127.0.0.1:18080"));
+        assert_eq!(settings.storage.public_endpoint.unwrap().as_str(), "http://127.0.0.1:9000/");
+
+        let mut chosen = Settings::with_overrides("[gateway]\npublic_url = \"https://drop.example.org\"").unwrap();
+        chosen.fill_in_addresses();
+        assert_eq!(chosen.auth.issuer.as_deref(), Some("https://drop.example.org"));
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub async fn migrate(pool: &PgPool) -> Result<Outcome, Error> {
 async fn migrate_with(connection: &mut PgConnection) -> Result<Outcome, Error> {
     connection.execute("SET statement_timeout = 0").await?;
     connection.execute(LOCK_TIMEOUT).await?;
+    // "Already there, skipping" is no news.
+    connection.execute("SET client_min_messages = warning").await?;
     let migrator = migrator();
     let before = applied(connection).await?;
     migrator.run_direct(None, connection, false).await.map_err(|error| explain(error, before.iter().copied().max()))?;

@@ -1,0 +1,135 @@
+//! Our own nats-server: on the loopback interface, with a password, every write of JetStream synced.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use super::{
+    guardian::{Guardian, Recipe},
+    keeper::Keeper,
+    leftover,
+    program::{self, Version, WhenOrphaned},
+};
+use crate::{
+    data_dir::{Credentials, DataDir, cannot_write, write_private},
+    failure::Failure,
+};
+
+/// Oldest version that Bowerbird runs on: schedules with all their fixes, cheap syncs.
+const OLDEST: Version = Version(2, 15);
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A nats-server in the data directory that can be started.
+pub(crate) struct NatsServer {
+    program: PathBuf,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl NatsServer {
+    /// Find the program, settle its port, write its configuration.
+    pub(crate) async fn prepare(data_dir: &DataDir, credentials: &mut Credentials) -> Result<Self, Failure> {
+        program::require_setpriv()?;
+        let program = find().await?;
+        let folder = data_dir.folder("nats")?;
+        if !leftover::end("nats-server", &folder, Signal::TERM, LEFTOVER_PATIENCE).await {
+            return Err(Failure::Unavailable(format!(
+                "a nats-server of an earlier run still uses {} and does not end; end it, then start again",
+                folder.display()
+            )));
+        }
+        data_dir.settle_nats_port(credentials)?;
+        let file = folder.join("nats.conf");
+        write_private(&file, configuration(&folder, credentials).as_bytes()).map_err(|error| cannot_write(&file, &error))?;
+        Ok(NatsServer { program, folder, port: credentials.nats_port })
+    }
+
+    /// Start it.
+    pub(crate) async fn start(
+        self,
+        keeper: Keeper,
+        tasks: &bowerbird_lifecycle::Tasks,
+        gave_up: impl FnOnce(Failure) + Send + 'static,
+    ) -> Result<Guardian, Failure> {
+        let port = self.port;
+        let recipe = Recipe {
+            name: "nats-server",
+            log: self.folder.join("server.log"),
+            stop: Signal::TERM,
+            command: Box::new(move || {
+                let mut command = program::command(&self.program, None, WhenOrphaned::Terminate);
+                command.arg("-c").arg(self.folder.join("nats.conf")).current_dir(&self.folder);
+                command
+            }),
+            answers: Box::new(move || Box::pin(greets(port))),
+        };
+        Guardian::start(recipe, keeper, tasks, gave_up).await
+    }
+}
+
+/// The URL that our own server is reached at.
+pub(crate) fn url(credentials: &Credentials) -> String {
+    format!("nats://127.0.0.1:{}", credentials.nats_port)
+}
+
+/// Where our own server listens, which nobody's download may dial.
+pub(crate) fn address(credentials: &Credentials) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, credentials.nats_port).into()
+}
+
+fn configuration(folder: &Path, credentials: &Credentials) -> String {
+    format!(
+        "# Written by `bowerbird up` at every start.\n\
+         server_name: \"bowerbird-{node}\"\n\
+         listen: \"127.0.0.1:{port}\"\n\
+         authorization {{ user: \"{user}\", password: \"{password}\" }}\n\
+         jetstream {{\n\
+         \x20   store_dir: {store:?}\n\
+         \x20   # What was acknowledged is on the disk.\n\
+         \x20   sync_interval: always\n\
+         }}\n",
+        node = credentials.node_id,
+        port = credentials.nats_port,
+        user = credentials.nats_user,
+        password = credentials.nats_password,
+        store = folder.join("store").to_string_lossy(),
+    )
+}
+
+/// The first nats-server that is new enough; if there are only old ones, the sentence names the first.
+async fn find() -> Result<PathBuf, Failure> {
+    let mut too_old = None;
+    for candidate in program::candidates("nats-server").await {
+        match program::version(&candidate).await {
+            Some(version) if version >= OLDEST => return Ok(candidate),
+            Some(version) => too_old = too_old.or(Some((version, candidate))),
+            None => {}
+        }
+    }
+    Err(Failure::Unavailable(match too_old {
+        Some((version, path)) => format!(
+            "nats-server {version} at {} is too old, {OLDEST} or newer is needed; run scripts/setup, or set nats.url to a server \
+             that runs already",
+            path.display()
+        ),
+        None => format!(
+            "there is no nats-server on this machine, {OLDEST} or newer is needed; run scripts/setup, or set nats.url to a \
+             server that runs already"
+        ),
+    }))
+}
+
+/// Whether a NATS server answers: it speaks first, with `INFO`.
+async fn greets(port: u16) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "our own child on the loopback interface, no address that anybody gave")]
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
+        return false;
+    };
+    let mut greeting = [0_u8; 4];
+    stream.read_exact(&mut greeting).await.is_ok() && &greeting == b"INFO"
+}

@@ -1,0 +1,4 @@
+//! What the executable can be: one file per role.
+
+pub(crate) mod migrate;
+pub(crate) mod up;

@@ -1,0 +1,20 @@
+//! `bowerbird migrate`: bring the database up to date and end.
+
+use bowerbird_config::Settings;
+
+use crate::{failure::Failure, role::up::connect_database};
+
+/// Migrate the database that `database.url` names.
+pub(crate) async fn run(settings: &Settings) -> Result<(), Failure> {
+    let Some(url) = &settings.database.url else {
+        return Err(Failure::Settings(
+            "database.url is not set; `bowerbird up` migrates its own database by itself, any other is named by database.url"
+                .into(),
+        ));
+    };
+    let pool = connect_database(settings, url.expose()).await?;
+    let outcome = bowerbird_migrations::migrate(&pool).await.map_err(|error| Failure::Unavailable(error.to_string()));
+    pool.close().await;
+    let outcome = outcome?;
+    crate::print(&format!("schema {:04}, {} migrations applied\n", outcome.version, outcome.applied))
+}
