@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $title:literal;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $title:literal;)*) => {
         /// What went wrong, for programs. The list is closed and documented in `docs/api.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "ProblemCode"))]
         pub enum Code {
-            $($(#[$doc])* #[serde(rename = $text)] #[cfg_attr(feature = "openapi", oai(rename = $text))] $name,)*
+            $(#[doc = $doc] #[serde(rename = $text)] #[cfg_attr(feature = "openapi", oai(rename = $text))] $name,)*
         }
 
         impl Code {
@@ -28,6 +28,11 @@ macro_rules! codes {
             /// The HTTP status that goes with it.
             pub const fn status(self) -> u16 {
                 match self { $(Code::$name => $status),* }
+            }
+
+            /// What it means, in a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Code::$name => $doc.trim_ascii()),* }
             }
 
             /// The same for every problem of this code (RFC 9457 §3.1.3).
