@@ -1,1 +1,182 @@
 //! Door: REST over the bus. It parses, asks, views, answers, and decides nothing.
+//!
+//! A request's way: [`http::server`] (connection, deadlines) → [`http::entry`] (request id, Host, headers of every
+//! answer) → [`guard`] (token, known parameters) → [`api`] (the operation) → [`actors`] (the question on the bus).
+
+mod actors;
+mod api;
+mod caller;
+mod document;
+mod guard;
+mod http;
+mod metrics;
+mod operations;
+mod pages;
+mod payload;
+mod refused;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use bowerbird_config::Settings;
+use bowerbird_lifecycle::{Health, IdSource, Metrics, Shutdown, Tasks};
+use bowerbird_nats::{bus::Bus, credential::Verifier};
+use bowerbird_outbound::Client;
+use poem::{EndpointExt, Route};
+use poem_openapi::{LicenseObject, OpenApi, OpenApiService};
+use tokio::{net::TcpListener, sync::Semaphore};
+
+use self::{
+    actors::Actors,
+    api::{account::AccountApi, auth::AuthApi, content::Content, downloads::DownloadsApi, files::FilesApi, keys::KeysApi},
+    guard::Guarded,
+    http::{
+        cors::Cors,
+        entry::Entry,
+        server::{self, Bounds},
+    },
+    metrics::Measured,
+    payload::BodyBounds,
+};
+
+/// Connections of the operations listener at most.
+const MAX_OPERATIONS_CONNECTIONS: usize = 64;
+
+/// What the gateway is given.
+pub struct Parts {
+    /// The settings of the process.
+    pub settings: Arc<Settings>,
+    /// Where the actors are asked.
+    pub bus: Bus,
+    /// Verifies access tokens; somebody keeps its keys in step.
+    pub verifier: Verifier,
+    /// What `/readyz` reports; the gateway adds itself as `gateway`.
+    pub health: Health,
+    /// What `/metrics` prints.
+    pub metrics: Metrics,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// What shutdown waits for; every connection is one.
+    pub tasks: Tasks,
+    /// Makes request ids.
+    pub ids: IdSource,
+    /// May dial the bucket's internal endpoint, and nothing else.
+    pub object_client: Client,
+}
+
+/// The gateway cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener has no address.
+    #[error("a listener cannot be used")]
+    Listener(#[source] io::Error),
+    /// The document cannot be written.
+    #[error("the OpenAPI document cannot be written")]
+    Document(#[source] serde_json::Error),
+    /// The docs page cannot be made.
+    #[error(transparent)]
+    Pages(#[from] pages::MissingAsset),
+}
+
+/// A running gateway. It ends with the [`Shutdown`] it was given, and [`Tasks`] waits for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    /// Where the REST API is.
+    pub api: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub operations: SocketAddr,
+}
+
+type Api = (AuthApi, AccountApi, DownloadsApi, FilesApi, KeysApi);
+
+/// Serve both listeners. Returns when they accept.
+#[expect(clippy::unused_async, reason = "the composition root starts every part alike")]
+pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> Result<Running, Error> {
+    let Parts { settings, bus, verifier, health, metrics, shutdown, tasks, ids, object_client } = parts;
+    let gateway = &settings.gateway;
+    let running = Running {
+        api: api.local_addr().map_err(Error::Listener)?,
+        operations: operations.local_addr().map_err(Error::Listener)?,
+    };
+    let measured = Measured::register(&metrics);
+    let actors = Actors::new(bus, gateway.request_timeout.get());
+    let content = Content {
+        actors: actors.clone(),
+        client: object_client,
+        streams: Arc::new(Semaphore::new(gateway.max_proxied_streams)),
+        running: measured.proxied_streams().clone(),
+        stopping: shutdown.token(),
+    };
+    let operations_api: Api = (
+        AuthApi { actors: actors.clone() },
+        AccountApi { actors: actors.clone() },
+        DownloadsApi { actors: actors.clone(), content: content.clone() },
+        FilesApi { actors, content },
+        KeysApi { verifier: verifier.clone() },
+    );
+    let routes = pages::add(Route::new(), openapi_document().map_err(Error::Document)?)?
+        .nest("/", service(Guarded::new(operations_api, verifier)));
+    let patience = gateway.read_timeout.get();
+    let body = BodyBounds { limit_bytes: gateway.body_limit.as_usize(), patience };
+    let secure = gateway.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
+    let entry = |routes: Route, cors_origins: Vec<String>| {
+        Arc::new(Entry {
+            routes: routes.map_to_response().boxed(),
+            ids,
+            cors: Cors::new(cors_origins),
+            body,
+            secure,
+            measured: measured.clone(),
+        })
+    };
+    let public = entry(routes, gateway.cors_origins.clone());
+    let internal = entry(operations::routes(health.clone(), metrics), Vec::new());
+
+    let component = health.component("gateway");
+    let bounds = Bounds { max_connections: gateway.max_connections, patience };
+    let internal_bounds = Bounds { max_connections: MAX_OPERATIONS_CONNECTIONS, patience };
+    tasks.spawn(server::serve(api, public, bounds, shutdown.clone(), tasks.clone()));
+    tasks.spawn(server::serve(operations, internal, internal_bounds, shutdown.clone(), tasks.clone()));
+    component.ready();
+    tasks.spawn(async move {
+        shutdown.stopping().await;
+        component.not_ready("stopping");
+    });
+    Ok(running)
+}
+
+/// The OpenAPI document of the API, as `/openapi.json` serves it.
+pub fn openapi_document() -> Result<String, serde_json::Error> {
+    document::complete(&service(Described).spec())
+}
+
+fn service<A: OpenApi>(api: A) -> OpenApiService<A, ()> {
+    OpenApiService::new(api, "Bowerbird", env!("CARGO_PKG_VERSION"))
+        .description(
+            "Fetches URLs straight into your own object store, and keeps them. Every error is a problem document \
+             (RFC 9457) whose `code` is listed at /docs/problems.",
+        )
+        .license(LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0"))
+        .server("/")
+}
+
+/// The API without anything behind it, to be described.
+struct Described;
+
+impl OpenApi for Described {
+    fn meta() -> Vec<poem_openapi::registry::MetaApi> {
+        Api::meta()
+    }
+
+    fn register(registry: &mut poem_openapi::registry::Registry) {
+        Api::register(registry);
+    }
+
+    fn add_routes(
+        self,
+        _: &mut std::collections::HashMap<
+            String,
+            std::collections::HashMap<poem::http::Method, poem::endpoint::BoxEndpoint<'static>>,
+        >,
+    ) {
+    }
+}

@@ -182,14 +182,20 @@ fn refuse(body: &[u8], error: &serde_json::Error) -> Problem {
 
 /// serde repeats the value that it did not expect, which may be a secret: `invalid type: string "hunter2", expected u8`.
 fn without_value(message: &str) -> String {
-    let shortened = message.split_once(": ").zip(message.rsplit_once(", expected ")).and_then(|((fault, _), (found, expected))| {
-        let found = found.strip_prefix(fault)?.strip_prefix(": ")?;
-        let kind = found.split(['`', '"']).next()?.trim_end();
-        fault.starts_with("invalid ").then(|| format!("{fault}: {kind}, expected {expected}"))
-    });
-    let variant = || message.strip_prefix("unknown variant ").and_then(|rest| rest.rsplit_once("`, expected ")).map(|(_, expected)| expected);
+    let shortened =
+        message.split_once(": ").zip(message.rsplit_once(", expected ")).and_then(|((fault, _), (found, expected))| {
+            let found = found.strip_prefix(fault)?.strip_prefix(": ")?;
+            let kind = found.split(['`', '"']).next()?.trim_end();
+            fault.starts_with("invalid ").then(|| format!("{fault}: {kind}, expected {expected}"))
+        });
+    let variant = || {
+        message.strip_prefix("unknown variant ").and_then(|rest| rest.rsplit_once("`, expected ")).map(|(_, expected)| expected)
+    };
     let unknown = || message.strip_prefix("unknown field ").map(|_| "unknown field".to_owned());
-    shortened.or_else(|| variant().map(|expected| format!("not an allowed value, expected {expected}"))).or_else(unknown).unwrap_or_else(|| message.to_owned())
+    shortened
+        .or_else(|| variant().map(|expected| format!("not an allowed value, expected {expected}")))
+        .or_else(unknown)
+        .unwrap_or_else(|| message.to_owned())
 }
 
 /// Byte offset of a position as serde_json counts it: lines from 1, columns in bytes from 1.
@@ -297,7 +303,11 @@ mod tests {
             (r#"{"url": "x", "url": "y"}"#, "url", "duplicate field `url`"),
             (r#"{"url": "x", "headers": {"A": "1", "A": "2"}}"#, "headers.A", "duplicate field `A`"),
             (r#"{"url": "x", "headers": {"A": 1}}"#, "headers.A", "invalid type: integer, expected a string"),
-            (r#"{"url": "x", "checksum": {"algorithm": "md5", "value": ""}}"#, "checksum.algorithm", "not an allowed value, expected `sha256` or `sha512`"),
+            (
+                r#"{"url": "x", "checksum": {"algorithm": "md5", "value": ""}}"#,
+                "checksum.algorithm",
+                "not an allowed value, expected `sha256` or `sha512`",
+            ),
             (r#"{"url": "x", "checksum": {"algorithm": "sha256"}}"#, "checksum.value", "missing field `value`"),
             (r#"{"url": "x", "checksum": ["sha256", "00"]}"#, "checksum", "invalid type: an array, expected an object"),
             (
