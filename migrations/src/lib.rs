@@ -20,7 +20,7 @@ macro_rules! files {
 }
 
 /// Name without `.sql`, and text. One line per file, in order.
-const FILES: &[(&str, &str)] = files!["0001_accounts", "0002_events"];
+const FILES: &[(&str, &str)] = files!["0001_accounts", "0002_events", "0003_downloads_files"];
 
 /// How long another process that is migrating is waited for.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '120s'";

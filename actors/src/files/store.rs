@@ -1,0 +1,319 @@
+//! The tables of files, of what accounts store, and of what is to be deleted in the bucket.
+//!
+//! Functions that take a connection run in the caller's transaction, so that a completed download, its file and the
+//! account's usage are one step. Those that touch [`account_usage`](Usage) come last in it, as that row is what all work
+//! of an account shares.
+
+use std::time::Duration;
+
+use bowerbird_lifecycle::IdSource;
+use bowerbird_nats::{
+    AccountId, DownloadId, FileId, event,
+    file::{Available, File, FileStatus, Purged, Source},
+};
+use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    downloads::row::{hexadecimal, word},
+    events,
+};
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The account's quota does not hold it.
+    #[error("the quota of the account is used up")]
+    QuotaExceeded,
+    /// The account has too many unfinished downloads.
+    #[error("the account has too many unfinished downloads")]
+    TooMany,
+    /// A stored value is not one that we write.
+    #[error("a row of files holds what no version of this program writes: {0}")]
+    Corrupt(&'static str),
+    /// PostgreSQL failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+/// What an account stores, has set aside and waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) stored_bytes: i64,
+    pub(crate) reserved_bytes: i64,
+    pub(crate) files: i64,
+    pub(crate) unfinished_downloads: i64,
+}
+
+/// A file to be, whose object is there.
+pub(crate) struct NewFile<'a> {
+    pub(crate) id: FileId,
+    pub(crate) account_id: AccountId,
+    pub(crate) name: &'a str,
+    pub(crate) folder: &'a str,
+    pub(crate) size_bytes: i64,
+    pub(crate) content_type: &'a str,
+    pub(crate) sha256: Option<&'a [u8]>,
+    pub(crate) crc64: i64,
+    pub(crate) etag: &'a str,
+    pub(crate) object_key: &'a str,
+    pub(crate) download_id: DownloadId,
+    /// What was set aside for it.
+    pub(crate) reserved_bytes: i64,
+}
+
+/// What is to be deleted in the bucket.
+pub(crate) struct Purge<'a> {
+    /// Everything below, `<account>/<file>/`; multipart uploads too.
+    pub(crate) prefix: &'a str,
+    /// But not this object.
+    pub(crate) keep_key: Option<&'a str>,
+    /// The deleted file whose row goes with it.
+    pub(crate) file_id: Option<FileId>,
+    /// Not before this long from now.
+    pub(crate) after: Duration,
+}
+
+/// A purge that is due.
+#[derive(Clone, Debug)]
+pub(crate) struct DuePurge {
+    pub(crate) id: i64,
+    pub(crate) prefix: String,
+    pub(crate) keep_key: Option<String>,
+    pub(crate) attempt: i32,
+}
+
+/// What an account stores; nothing if it never did.
+pub(crate) async fn usage(pool: &PgPool, account: AccountId) -> Result<Usage, Error> {
+    let row = sqlx::query("SELECT stored_bytes, reserved_bytes, files, unfinished_downloads FROM account_usage WHERE account_id = $1")
+        .bind(account.0)
+        .fetch_optional(pool)
+        .await?;
+    let Some(row) = row else { return Ok(Usage::default()) };
+    Ok(Usage {
+        stored_bytes: row.try_get("stored_bytes")?,
+        reserved_bytes: row.try_get("reserved_bytes")?,
+        files: row.try_get("files")?,
+        unfinished_downloads: row.try_get("unfinished_downloads")?,
+    })
+}
+
+/// One more unfinished download, if the account may have it and has any room left.
+pub(crate) async fn enqueue(connection: &mut PgConnection, account: AccountId, max_unfinished: i64) -> Result<(), Error> {
+    let admitted = sqlx::query(
+        "INSERT INTO account_usage AS u (account_id, unfinished_downloads) SELECT id, 1 FROM accounts WHERE id = $1 AND quota_bytes > 0 AND $2 > 0 \
+         ON CONFLICT (account_id) DO UPDATE SET unfinished_downloads = u.unfinished_downloads + 1 \
+         WHERE u.unfinished_downloads < $2 \
+           AND u.stored_bytes + u.reserved_bytes < (SELECT quota_bytes FROM accounts WHERE id = $1)",
+    )
+    .bind(account.0)
+    .bind(max_unfinished)
+    .execute(&mut *connection)
+    .await?;
+    if admitted.rows_affected() == 1 {
+        return Ok(());
+    }
+    let waiting: Option<i64> =
+        sqlx::query_scalar("SELECT unfinished_downloads FROM account_usage WHERE account_id = $1").bind(account.0).fetch_optional(connection).await?;
+    Err(if waiting.unwrap_or_default() >= max_unfinished { Error::TooMany } else { Error::QuotaExceeded })
+}
+
+/// One unfinished download less; what was set aside for it is free.
+pub(crate) async fn dequeue(connection: &mut PgConnection, account: AccountId, reserved_bytes: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE account_usage SET unfinished_downloads = unfinished_downloads - 1, reserved_bytes = reserved_bytes - $2 WHERE account_id = $1")
+        .bind(account.0)
+        .bind(reserved_bytes)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Set bytes aside, if the quota holds them.
+pub(crate) async fn reserve(connection: &mut PgConnection, account: AccountId, bytes: i64) -> Result<(), Error> {
+    if bytes <= 0 {
+        return Ok(());
+    }
+    let reserved = sqlx::query(
+        "UPDATE account_usage u SET reserved_bytes = u.reserved_bytes + $2 FROM accounts a \
+         WHERE u.account_id = $1 AND a.id = $1 AND u.stored_bytes + u.reserved_bytes + $2 <= a.quota_bytes",
+    )
+    .bind(account.0)
+    .bind(bytes)
+    .execute(connection)
+    .await?;
+    if reserved.rows_affected() == 1 { Ok(()) } else { Err(Error::QuotaExceeded) }
+}
+
+/// Free bytes that were set aside.
+pub(crate) async fn release(connection: &mut PgConnection, account: AccountId, bytes: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE account_usage SET reserved_bytes = reserved_bytes - $2 WHERE account_id = $1").bind(account.0).bind(bytes).execute(connection).await?;
+    Ok(())
+}
+
+/// Add the file of a completed download: what was set aside for it becomes what is stored.
+pub(crate) async fn add(connection: &mut PgConnection, new: &NewFile<'_>) -> Result<(), Error> {
+    let row = sqlx::query(
+        "INSERT INTO files (id, account_id, name, folder, size_bytes, content_type, sha256, crc64, etag, object_key, status, source, download_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'available', 'download', $11) RETURNING *",
+    )
+    .bind(new.id.0)
+    .bind(new.account_id.0)
+    .bind(new.name)
+    .bind(new.folder)
+    .bind(new.size_bytes)
+    .bind(new.content_type)
+    .bind(new.sha256)
+    .bind(new.crc64)
+    .bind(new.etag)
+    .bind(new.object_key)
+    .bind(new.download_id.0)
+    .fetch_one(&mut *connection)
+    .await?;
+    let file = read(&row)?;
+    let happened = events::NewEvent::new(IdSource, event::FILE_AVAILABLE, Some(new.account_id), new.id.0, &Available { file });
+    events::record(connection, happened).await?;
+    let settled = sqlx::query(
+        "UPDATE account_usage u SET reserved_bytes = u.reserved_bytes - $2, stored_bytes = u.stored_bytes + $3, files = u.files + 1, \
+         unfinished_downloads = u.unfinished_downloads - 1 FROM accounts a \
+         WHERE u.account_id = $1 AND a.id = $1 AND ($3 <= $2 OR u.stored_bytes + u.reserved_bytes - $2 + $3 <= a.quota_bytes)",
+    )
+    .bind(new.account_id.0)
+    .bind(new.reserved_bytes)
+    .bind(new.size_bytes)
+    .execute(connection)
+    .await?;
+    if settled.rows_affected() == 1 { Ok(()) } else { Err(Error::QuotaExceeded) }
+}
+
+/// A file with the key of its object.
+pub(crate) struct Stored {
+    pub(crate) file: File,
+    pub(crate) object_key: String,
+}
+
+/// One file of this account.
+pub(crate) async fn find(pool: &PgPool, account: AccountId, id: FileId) -> Result<Option<Stored>, Error> {
+    let row = sqlx::query("SELECT * FROM files WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL")
+        .bind(id.0)
+        .bind(account.0)
+        .fetch_optional(pool)
+        .await?;
+    row.map(|row| Ok(Stored { file: read(&row)?, object_key: row.try_get("object_key")? })).transpose()
+}
+
+/// Files of this account, newest first: those older than `before`, in this folder, with a name matching this pattern of LIKE.
+pub(crate) async fn list(
+    pool: &PgPool,
+    account: AccountId,
+    folder: Option<&str>,
+    pattern: Option<&str>,
+    before: Option<Uuid>,
+    limit: u32,
+) -> Result<Vec<File>, Error> {
+    let rows = sqlx::query(
+        "SELECT * FROM files WHERE account_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2) \
+         AND ($3::text IS NULL OR folder = $3) AND ($4::text IS NULL OR name ILIKE $4) ORDER BY id DESC LIMIT $5",
+    )
+    .bind(account.0)
+    .bind(before)
+    .bind(folder)
+    .bind(pattern)
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// Delete a file: from now on nobody sees it, its bytes are free, and the purger deletes object and row. False if there
+/// is no such file of this account.
+pub(crate) async fn delete(connection: &mut PgConnection, account: AccountId, id: FileId) -> Result<bool, Error> {
+    let size: Option<i64> = sqlx::query_scalar(
+        "UPDATE files SET deleted_at = now(), updated_at = now() WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL RETURNING size_bytes",
+    )
+    .bind(id.0)
+    .bind(account.0)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(size) = size else { return Ok(false) };
+    purge(connection, &Purge { prefix: &format!("{account}/{id}/"), keep_key: None, file_id: Some(id), after: Duration::ZERO }).await?;
+    sqlx::query("UPDATE account_usage SET stored_bytes = stored_bytes - $2, files = files - 1 WHERE account_id = $1")
+        .bind(account.0)
+        .bind(size)
+        .execute(connection)
+        .await?;
+    Ok(true)
+}
+
+/// Have something deleted in the bucket.
+pub(crate) async fn purge(connection: &mut PgConnection, purge: &Purge<'_>) -> Result<(), Error> {
+    sqlx::query("INSERT INTO object_purges (prefix, keep_key, file_id, due_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4))")
+        .bind(purge.prefix)
+        .bind(purge.keep_key)
+        .bind(purge.file_id.map(|id| id.0))
+        .bind(purge.after.as_secs_f64())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Take purges that are due. A purger that dies with them is followed by another after `retry_after`.
+pub(crate) async fn take_purges(pool: &PgPool, retry_after: Duration, limit: i64) -> Result<Vec<DuePurge>, Error> {
+    let rows = sqlx::query(
+        "UPDATE object_purges SET due_at = now() + make_interval(secs => $1), attempt = attempt + 1 WHERE id IN \
+         (SELECT id FROM object_purges WHERE due_at <= now() ORDER BY due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) \
+         RETURNING id, prefix, keep_key, attempt",
+    )
+    .bind(retry_after.as_secs_f64())
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(DuePurge { id: row.try_get("id")?, prefix: row.try_get("prefix")?, keep_key: row.try_get("keep_key")?, attempt: row.try_get("attempt")? })
+        })
+        .collect()
+}
+
+/// Everything of this purge is gone from the bucket: its row goes, and with it the file's.
+pub(crate) async fn purged(connection: &mut PgConnection, id: i64) -> Result<(), Error> {
+    let file: Option<Option<Uuid>> =
+        sqlx::query_scalar("DELETE FROM object_purges WHERE id = $1 RETURNING file_id").bind(id).fetch_optional(&mut *connection).await?;
+    let Some(file) = file.flatten() else { return Ok(()) };
+    let row = sqlx::query("DELETE FROM files WHERE id = $1 AND deleted_at IS NOT NULL RETURNING account_id, size_bytes")
+        .bind(file)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(()) };
+    let data = Purged { file_id: FileId(file), size_bytes: row.try_get("size_bytes")? };
+    let happened = events::NewEvent::new(IdSource, event::FILE_PURGED, Some(AccountId(row.try_get("account_id")?)), file, &data);
+    events::record(connection, happened).await?;
+    Ok(())
+}
+
+/// This purge failed and is tried again after this long.
+pub(crate) async fn not_purged(pool: &PgPool, id: i64, why: &str, after: Duration) -> Result<(), Error> {
+    sqlx::query("UPDATE object_purges SET last_error = $2, due_at = now() + make_interval(secs => $3) WHERE id = $1")
+        .bind(id)
+        .bind(why)
+        .bind(after.as_secs_f64())
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+fn read(row: &PgRow) -> Result<File, Error> {
+    Ok(File {
+        id: FileId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        folder: row.try_get("folder")?,
+        size_bytes: row.try_get("size_bytes")?,
+        content_type: row.try_get("content_type")?,
+        sha256: row.try_get::<Option<Vec<u8>>, _>("sha256")?.as_deref().map(hexadecimal),
+        etag: row.try_get("etag")?,
+        status: word::<FileStatus>(row.try_get("status")?).ok_or(Error::Corrupt("status"))?,
+        source: word::<Source>(row.try_get("source")?).ok_or(Error::Corrupt("source"))?,
+        download_id: row.try_get::<Option<Uuid>, _>("download_id")?.map(DownloadId),
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
