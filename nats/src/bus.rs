@@ -271,7 +271,8 @@ async fn client_options(options: &Options, sender: Arc<watch::Sender<Connection>
 fn observe(event: &ClientEvent, sender: &watch::Sender<Connection>) {
     match event {
         ClientEvent::Connected => {
-            sender.send_replace(Connection::Connected);
+            // Those who watch are told of changes only; the first connection was seen before this event came.
+            sender.send_if_modified(|state| std::mem::replace(state, Connection::Connected) != Connection::Connected);
             info!("connected to the NATS server");
         }
         ClientEvent::Disconnected => {

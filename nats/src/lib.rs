@@ -7,6 +7,7 @@ pub mod account;
 pub mod answer;
 pub mod ask;
 pub mod bus;
+pub mod consume;
 pub mod credential;
 mod discovery;
 pub mod download;
@@ -16,6 +17,7 @@ pub mod file;
 pub mod id;
 pub mod json;
 pub mod key;
+mod key_watch;
 pub mod operation;
 pub mod page;
 pub mod problem;
@@ -28,6 +30,7 @@ pub use self::{
     answer::{Call, Limit},
     ask::AskContext,
     bus::{Bus, Connection},
+    consume::{ConsumerSpec, Delivery, Outcome},
     credential::{Caller, Verifier},
     event::{Event, EventType},
     id::{AccountId, DownloadId, EventId, FileId, SessionId},

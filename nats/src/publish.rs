@@ -11,12 +11,15 @@ use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use serde::{Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    bus::{Bus, backoff},
+    bus::{Bus, Connection, backoff},
     download, envelope,
     event::Event,
     id::{AccountId, DownloadId, NodeId},
@@ -295,8 +298,18 @@ impl Bus {
         let started = Instant::now();
         let mut attempt = 0;
         loop {
+            let mut connection = self.connection();
+            connection.mark_unchanged();
             let send = async { self.0.jetstream.send_publish(outgoing.subject.nats(), message.clone()).await?.await };
-            let error = match timeout_at(started + PATIENCE, send).await {
+            let result = tokio::select! {
+                result = timeout_at(started + PATIENCE, send) => result,
+                // What was on its way when the connection broke is lost, or its acknowledgement is.
+                () = renewed(&mut connection) => {
+                    debug!(subject = %outgoing.subject, "the connection is new; sending it again");
+                    continue;
+                }
+            };
+            let error = match result {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(error)) => error,
                 Err(_elapsed) => return Err(Error::NotAcknowledged { waited: started.elapsed(), source: None }),
@@ -341,6 +354,18 @@ impl Bus {
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// Header that names the stream a message is meant for.
 const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+
+/// Resolves when the connection was lost and is there again; never while it holds.
+async fn renewed(connection: &mut watch::Receiver<Connection>) {
+    loop {
+        if connection.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if *connection.borrow_and_update() == Connection::Connected {
+            return;
+        }
+    }
+}
 
 enum Verdict {
     /// This very hand-out is in the queue already.

@@ -14,7 +14,7 @@ use async_nats::jetstream::{
 };
 use tracing::debug;
 
-use crate::subject::{Subjects, WorkKind};
+use crate::subject::{Subject, Subjects, WorkKind};
 
 /// Every fact.
 pub const EVENTS: &str = "EVENTS";
@@ -74,9 +74,36 @@ pub struct Consumer {
     pub(crate) config: pull::Config,
 }
 
+impl Consumer {
+    /// A consumer that reads what `filter` says.
+    pub(crate) fn reading(
+        stream: &'static str,
+        durable: &str,
+        filter: &Subject,
+        ack_wait: Duration,
+        replicas: usize,
+    ) -> Consumer {
+        let config = pull::Config {
+            durable_name: Some(durable.to_owned()),
+            description: Some("Shared by all processes that do this work.".to_owned()),
+            filter_subject: filter.as_str().to_owned(),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait,
+            // The server would leave what was delivered too often in a work queue for ever. `consume` counts instead, and
+            // puts such a message among the dead before it takes it off.
+            max_deliver: -1,
+            max_ack_pending: 1000,
+            num_replicas: replicas,
+            ..pull::Config::default()
+        };
+        Consumer { stream, config }
+    }
+}
+
 /// The streams, for `replicas` copies each.
 pub fn streams(subjects: &Subjects, replicas: usize) -> Vec<Config> {
-    let stream = |name: &str, description: &str, subject: crate::subject::Subject| Config {
+    let stream = |name: &str, description: &str, subject: Subject| Config {
         name: name.to_owned(),
         description: Some(description.to_owned()),
         subjects: vec![subject.as_str().to_owned()],
@@ -126,31 +153,8 @@ pub fn streams(subjects: &Subjects, replicas: usize) -> Vec<Config> {
 pub fn consumers(subjects: &Subjects, replicas: usize) -> Vec<Consumer> {
     WorkKind::ALL
         .iter()
-        .map(|kind| Consumer {
-            stream: kind.stream(),
-            config: pull::Config {
-                description: Some("Shared by all workers.".to_owned()),
-                filter_subject: subjects.every_work(*kind).as_str().to_owned(),
-                ..durable(kind.consumer(), replicas)
-            },
-        })
+        .map(|kind| Consumer::reading(kind.stream(), kind.consumer(), &subjects.every_work(*kind), ACK_WAIT, replicas))
         .collect()
-}
-
-/// What every durable consumer of ours has in common.
-pub(crate) fn durable(name: &str, replicas: usize) -> pull::Config {
-    pull::Config {
-        durable_name: Some(name.to_owned()),
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: ACK_WAIT,
-        // The server would leave what was delivered too often in a work queue for ever. `consume` counts instead, and
-        // puts such a message among the dead before it takes it off.
-        max_deliver: -1,
-        max_ack_pending: 1000,
-        num_replicas: replicas,
-        ..pull::Config::default()
-    }
 }
 
 /// How long a message may be with a worker before it is handed out again.
