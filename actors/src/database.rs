@@ -24,7 +24,10 @@ pub fn is_passing(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             // Connection exceptions, insufficient resources, operator intervention (shutdown, statement timeout);
             // serialization failure, deadlock, lock not available.
-            code.starts_with("08") || code.starts_with("53") || code.starts_with("57") || matches!(&*code, "40001" | "40P01" | "55P03")
+            code.starts_with("08")
+                || code.starts_with("53")
+                || code.starts_with("57")
+                || matches!(&*code, "40001" | "40P01" | "55P03")
         }),
         _ => false,
     }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bowerbird_lifecycle::Clock;
-use bowerbird_nats::{AccountId, Code, Problem};
+use bowerbird_nats::{AccountId, Code, Problem, answer::Limit};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{
@@ -101,6 +101,11 @@ impl Pool {
                 })
                 .collect()
         })
+    }
+
+    /// The limit of the endpoints that hand their requests to this pool, which bounds them itself.
+    pub fn endpoint_limit(&self) -> Limit {
+        Limit { concurrency: self.0.limits.workers + self.0.limits.queue, queue: self.0.limits.queue }
     }
 
     /// Have `work` done by a worker before `deadline`. `operation` is `area.name`, for the metrics.

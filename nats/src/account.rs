@@ -35,7 +35,7 @@ impl Role {
     oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty)
 )]
 pub struct Register {
-    /// 3 to 32 of a-z, 0-9, `-`, `_`, `.`; starts with a letter.
+    /// 3 to 32 ASCII letters, digits, `-`, `_`, `.`; starts with a letter. Kept as written, compared without regard to case.
     #[cfg_attr(feature = "openapi", oai(validator(pattern = "^[A-Za-z][A-Za-z0-9_.-]{2,31}$")))]
     pub account_name: String,
     /// `auth.password_min_length` to 1024 bytes; anything but NUL.

@@ -23,6 +23,7 @@ pub mod page;
 pub mod problem;
 pub mod publish;
 pub mod session;
+mod stream_state;
 pub mod subject;
 pub mod topology;
 
@@ -37,5 +38,6 @@ pub use self::{
     operation::{Access, Operation},
     page::Page,
     problem::{Code, Problem},
+    stream_state::StreamState,
     subject::{Subjects, WorkKind},
 };

@@ -64,6 +64,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// JetStream did not say what it looks like.
+    #[error("JetStream did not say what the stream {name} looks like")]
+    NotTold {
+        /// Its name.
+        name: String,
+        /// What it said instead.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// A durable pull consumer as this version wants it.

@@ -10,12 +10,13 @@ use super::{Begun, Error, Request, Ticket};
 pub async fn begin<T: DeserializeOwned>(connection: &mut PgConnection, request: Option<Request>) -> Result<Begun<T>, Error> {
     let Some(request) = request else { return Ok(Begun::New(Ticket(None))) };
     // Held until the transaction ends. Two keys that share a hash only make one of them wait for a retry.
-    let ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1::text || ' ' || $2 || ' ' || $3, 0))")
-        .bind(request.scope)
-        .bind(request.operation)
-        .bind(&request.key)
-        .fetch_one(&mut *connection)
-        .await?;
+    let ours: bool =
+        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1::text || ' ' || $2 || ' ' || $3, 0))")
+            .bind(request.scope)
+            .bind(request.operation)
+            .bind(&request.key)
+            .fetch_one(&mut *connection)
+            .await?;
     if !ours {
         return Err(Error::InProgress);
     }
@@ -117,7 +118,10 @@ mod tests {
     #[test]
     fn a_key_is_visible_ascii() {
         for wrong in ["", "a b", "ä", "a\n", &"x".repeat(256)] {
-            assert!(matches!(Request::new(None, "test.create", Some(wrong.to_owned()), "a"), Err(Error::MalformedKey)), "{wrong:?}");
+            assert!(
+                matches!(Request::new(None, "test.create", Some(wrong.to_owned()), "a"), Err(Error::MalformedKey)),
+                "{wrong:?}"
+            );
         }
         assert!(Request::new(None, "test.create", None, "a").unwrap().is_none());
     }

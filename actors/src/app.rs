@@ -1,0 +1,180 @@
+//! The composition root of this room: what runs, in the order in which it starts. Read it from top to bottom.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bowerbird_config::Settings;
+use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Tasks};
+use bowerbird_nats::{Bus, answer, answer::RunningService, credential::Verifier, id::NodeId};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::{
+    accounts::{
+        Accounts,
+        hashing::{BadParameters, Hashing},
+    },
+    connections::Connections,
+    events::Bell,
+    keyring::{self, Keyring},
+    metrics::Meters,
+    outbox::Outbox,
+    requests::{Limits, Pool},
+    sessions::Sessions,
+    supervision::{self, Address, ChildSpec, GaveUp, Root, Supervisor, Tree},
+};
+
+/// How long the requests that are being answered may take once no new ones come.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the process hands in.
+#[derive(Clone)]
+pub struct Parts {
+    /// The settings, checked.
+    pub settings: Arc<Settings>,
+    /// The bus, its topology in place.
+    pub bus: Bus,
+    /// The database, migrated.
+    pub pool: PgPool,
+    /// The time of day.
+    pub clock: Clock,
+    /// New identifiers.
+    pub ids: IdSource,
+    /// This node, the same after a restart.
+    pub node_id: NodeId,
+    /// Where parts report themselves.
+    pub health: Health,
+    /// Where meters are registered.
+    pub metrics: Metrics,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+    /// Tasks that the shutdown waits for.
+    pub tasks: Tasks,
+    /// What secrets at rest are encrypted with.
+    pub master_key: Zeroizing<[u8; 32]>,
+    /// Addresses that this process listens on; never dialled.
+    pub own_listeners: Vec<SocketAddr>,
+    /// Verifies access tokens; the process keeps its keys in step with the bucket `KEYS`.
+    pub verifier: Verifier,
+}
+
+/// The actors do not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no usable signing key.
+    #[error(transparent)]
+    Keyring(#[from] keyring::Error),
+    /// Settings that hashing refuses.
+    #[error(transparent)]
+    Hashing(#[from] BadParameters),
+    /// An actor failed too often.
+    #[error(transparent)]
+    Tree(#[from] supervision::StartError),
+    /// The bus did not take the subscriptions.
+    #[error("requests cannot be answered: {0}")]
+    Service(#[from] answer::Error),
+}
+
+/// The running actors.
+pub struct Actors {
+    root: Root,
+    service: RunningService,
+    answering: CancellationToken,
+}
+
+/// Start everything; returns when requests are answered.
+pub async fn start(parts: Parts) -> Result<Actors, StartError> {
+    let Parts { settings, bus, pool, clock, ids, .. } = parts.clone();
+    let meters = Meters::register(&parts.metrics);
+    let bell = Bell::default();
+    let workers = |area| Pool::new(area, Limits::default(), meters.clone(), bell.clone());
+
+    let connections = Connections {
+        pool: pool.clone(),
+        bus: bus.clone(),
+        node_id: parts.node_id,
+        database: parts.health.component("database"),
+        bus_health: parts.health.component("bus"),
+    };
+    let outbox = Outbox::new(pool.clone(), bus.clone(), clock.clone(), bell.clone(), meters.clone());
+    let keyring = Keyring::new(
+        pool.clone(),
+        bus.clone(),
+        clock.clone(),
+        ids,
+        &settings.auth,
+        &parts.master_key,
+        meters.clone(),
+        parts.health.component("keyring"),
+    )?;
+    // Before the tree: a master key that does not fit is no reason to try ten times.
+    keyring.refresh().await?;
+
+    let hashing = Hashing::new(&settings.auth, meters.clone())?;
+    let (account_workers, session_workers) = (workers("account"), workers("session"));
+    let accounts = Accounts::new(
+        Arc::clone(&settings),
+        pool.clone(),
+        clock.clone(),
+        ids,
+        hashing.clone(),
+        account_workers.clone(),
+        &parts.master_key,
+    );
+    let sessions = Sessions::new(
+        &settings.auth,
+        issuer(&settings),
+        pool.clone(),
+        clock.clone(),
+        ids,
+        hashing,
+        keyring.signer(),
+        parts.verifier.clone(),
+        session_workers.clone(),
+    );
+
+    let children = vec![
+        ChildSpec::actor("connections", &Address::default(), move || (connections.clone(), ())),
+        ChildSpec::actor("outbox", &Address::default(), move || (outbox.clone(), ())),
+        ChildSpec::actor("keyring", &Address::default(), move || (keyring.clone(), ())),
+        area("sessions", &clock, vec![session_workers.child(&clock)]),
+        area("accounts", &clock, vec![account_workers.child(&clock)]),
+    ];
+    let root = supervision::start("actors", children, clock.clone()).await?;
+
+    let answering = CancellationToken::new();
+    let service = bus.service("Accounts, sessions, downloads and files.", env!("CARGO_PKG_VERSION"), parts.verifier.clone());
+    let service = sessions.endpoints(service);
+    let service = accounts.endpoints(service);
+    let service = service.start(answering.clone()).await?;
+    Ok(Actors { root, service, answering })
+}
+
+impl Actors {
+    /// Stop: no new requests, then the actors in reverse order, all within `grace`. False if some had to be killed.
+    pub async fn stop(self, grace: Duration) -> bool {
+        self.answering.cancel();
+        let answered = self.service.stop(ANSWER_WITHIN.min(grace)).await;
+        self.root.stop(grace).await && answered
+    }
+
+    /// Resolves when restarting did not help: the process must end with an exit code of failure.
+    pub async fn failed(&self) -> GaveUp {
+        self.root.failed().await
+    }
+
+    /// The live picture of the tree.
+    pub fn tree(&self) -> &Tree {
+        self.root.tree()
+    }
+}
+
+/// What tokens name as their issuer. Whoever makes the verifier must say the same.
+pub fn issuer(settings: &Settings) -> String {
+    let public_url = settings.gateway.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+    settings.auth.issuer.clone().or(public_url).unwrap_or_else(|| format!("http://{}", settings.gateway.listen))
+}
+
+fn area(name: &str, clock: &Clock, children: Vec<ChildSpec>) -> ChildSpec {
+    Supervisor::child(name, clock.clone(), move || children.clone())
+}

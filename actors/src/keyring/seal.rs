@@ -1,0 +1,75 @@
+//! Private keys as they are stored: encrypted under a key made of the master key, bound to their `kid`.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    hmac,
+};
+use zeroize::Zeroizing;
+
+/// What the master key is made into here, so that a secret of one purpose says nothing about another's.
+const PURPOSE: &[u8] = b"bowerbird signing keys v1";
+
+/// Encrypts and decrypts private keys. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Seal(Arc<RandomizedNonceKey>);
+
+/// A private key cannot be encrypted or decrypted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The cipher refused; that is a fault of ours.
+    #[error("a signing key could not be encrypted")]
+    Close,
+    /// Another master key, or bytes that were changed.
+    #[error(
+        "the stored signing key {0} does not decrypt: the master key is not the one that it was stored with; put the right one into auth.master_key_file"
+    )]
+    Open(String),
+}
+
+impl Seal {
+    /// The seal of this installation.
+    pub(super) fn new(master_key: &[u8; 32]) -> Result<Self, Error> {
+        let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, master_key), PURPOSE);
+        Ok(Seal(Arc::new(RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|_| Error::Close)?)))
+    }
+
+    /// As it is stored: nonce, ciphertext, tag.
+    pub(super) fn close(&self, kid: &str, private: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut text = private.to_vec();
+        let nonce = self.0.seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut text).map_err(|_| Error::Close)?;
+        let mut sealed = nonce.as_ref().to_vec();
+        sealed.append(&mut text);
+        Ok(sealed)
+    }
+
+    /// As it was. Wiped when dropped.
+    pub(super) fn open(&self, kid: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let refused = || Error::Open(kid.to_owned());
+        let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or_else(refused)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| refused())?;
+        let mut text = Zeroizing::new(text.to_vec());
+        let length = self.0.open_in_place(nonce, Aad::from(kid.as_bytes()), &mut text).map_err(|_| refused())?.len();
+        text.truncate(length);
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_key_opens_only_under_its_name_and_its_master_key() {
+        let seal = Seal::new(&[7; 32]).unwrap();
+        let sealed = seal.close("one", b"a private key").unwrap();
+        assert!(!sealed.windows(7).any(|window| window == b"private"));
+        assert_eq!(&**seal.open("one", &sealed).unwrap(), b"a private key");
+        assert!(seal.open("two", &sealed).is_err());
+        assert!(Seal::new(&[8; 32]).unwrap().open("one", &sealed).is_err());
+        for cut in 0..sealed.len() {
+            assert!(seal.open("one", &sealed[..cut]).is_err());
+        }
+    }
+}
