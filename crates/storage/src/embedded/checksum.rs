@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(computed.crc32c, Some(STANDARD.encode(0xE306_9283_u32.to_be_bytes())));
         assert_eq!(computed.crc64nvme, Some(STANDARD.encode(0xAE8B_1486_0A79_9888_u64.to_be_bytes())));
         assert_eq!(computed.sha1.as_deref(), Some("98O8HYCOBHMq32eZZczDTKeuNEE="));
-        assert_eq!(computed.sha256.as_deref(), Some("FeKw09MzeAVmmf6wyxZLaNtO+s8BNQ2mAZKuo2bn4iU="));
+        assert_eq!(computed.sha256.as_deref(), Some("FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="));
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! The port, against the embedded store: what the rest of Bowerbird relies on.
 
-mod support;
-
 use std::time::Duration;
 
 use bowerbird_storage::{Audience, Bucket, Disposition, ErrorKind, PresignGet, PresignPut};
 use bytes::Bytes;
-use support::{Store, bucket_options, content, crc64};
+use crate::support::{Store, bucket_options, content, crc64};
 
 #[tokio::test]
 async fn an_object_reads_back_as_it_was_written() {

@@ -23,33 +23,33 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// The bucket that every store has.
-pub const BUCKET: &str = "bowerbird";
+pub(crate) const BUCKET: &str = "bowerbird";
 /// Its keys.
-pub const KEY_ID: &str = "test-key";
+pub(crate) const KEY_ID: &str = "test-key";
 /// Its secret.
-pub const SECRET: &str = "test-secret";
+pub(crate) const SECRET: &str = "test-secret";
 
 /// A store that serves, in a directory of its own.
-pub struct Store {
-    pub root: TempDir,
-    pub endpoint: String,
+pub(crate) struct Store {
+    pub(crate) root: TempDir,
+    pub(crate) endpoint: String,
     running: Option<Running>,
     shutdown: CancellationToken,
 }
 
 impl Store {
     /// Start one.
-    pub async fn start() -> Store {
+    pub(crate) async fn start() -> Store {
         Store::start_with(|_| {}, None).await
     }
 
     /// Start one with other options, or a listener for its notifications.
-    pub async fn start_with(change: impl FnOnce(&mut Options), notifier: Option<Arc<dyn Notifier>>) -> Store {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Options), notifier: Option<Arc<dyn Notifier>>) -> Store {
         Store::in_directory(TempDir::new().unwrap(), change, notifier).await
     }
 
     /// Start one on what another left.
-    pub async fn in_directory(
+    pub(crate) async fn in_directory(
         root: TempDir,
         change: impl FnOnce(&mut Options),
         notifier: Option<Arc<dyn Notifier>>,
@@ -64,19 +64,19 @@ impl Store {
     }
 
     /// Stop, and hand the directory over.
-    pub async fn stop(mut self) -> TempDir {
+    pub(crate) async fn stop(mut self) -> TempDir {
         self.shutdown.cancel();
         assert!(self.running.take().unwrap().stopped(Duration::from_secs(20)).await, "the store did not stop");
         std::mem::replace(&mut self.root, TempDir::new().unwrap())
     }
 
     /// The port.
-    pub async fn bucket(&self) -> Bucket {
+    pub(crate) async fn bucket(&self) -> Bucket {
         Bucket::connect(bucket_options(&self.endpoint), Duration::from_secs(10)).await.unwrap()
     }
 
     /// The SDK as others use it, with its defaults but without retries.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let configuration = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&self.endpoint)
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// How many data files there are.
-    pub fn data_files(&self) -> usize {
+    pub(crate) fn data_files(&self) -> usize {
         data_files(self.root.path())
     }
 }
@@ -101,7 +101,7 @@ impl Drop for Store {
 }
 
 /// How many data files there are in a store's directory.
-pub fn data_files(root: &Path) -> usize {
+pub(crate) fn data_files(root: &Path) -> usize {
     std::fs::read_dir(root.join("data"))
         .unwrap()
         .map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap().count())
@@ -109,12 +109,12 @@ pub fn data_files(root: &Path) -> usize {
 }
 
 /// Options for a store in `root`.
-pub fn options(root: &Path) -> Options {
+pub(crate) fn options(root: &Path) -> Options {
     Options::new(root, KEY_ID, SECRET, BUCKET)
 }
 
 /// Options for the port to a store at `endpoint`.
-pub fn bucket_options(endpoint: &str) -> BucketOptions {
+pub(crate) fn bucket_options(endpoint: &str) -> BucketOptions {
     BucketOptions {
         endpoint: endpoint.parse().unwrap(),
         public_endpoint: endpoint.parse().unwrap(),
@@ -128,7 +128,7 @@ pub fn bucket_options(endpoint: &str) -> BucketOptions {
 }
 
 /// Bytes that repeat late, so that a block in the wrong place shows.
-pub fn content(seed: u64, size: usize) -> Vec<u8> {
+pub(crate) fn content(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..size)
         .map(|_| {
@@ -141,26 +141,26 @@ pub fn content(seed: u64, size: usize) -> Vec<u8> {
 }
 
 /// CRC-64/NVME of bytes.
-pub fn crc64(bytes: &[u8]) -> u64 {
+pub(crate) fn crc64(bytes: &[u8]) -> u64 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes)
 }
 
 /// The status of an SDK error.
-pub fn status<E>(
+pub(crate) fn status<E>(
     error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
 ) -> u16 {
     error.raw_response().map_or(0, |response| response.status().as_u16())
 }
 
 /// The code of an SDK error.
-pub fn code<E: aws_sdk_s3::error::ProvideErrorMetadata>(
+pub(crate) fn code<E: aws_sdk_s3::error::ProvideErrorMetadata>(
     error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
 ) -> String {
     aws_sdk_s3::error::ProvideErrorMetadata::code(error).unwrap_or_default().to_owned()
 }
 
 /// Wait until `probe` says yes.
-pub async fn eventually(what: &str, mut probe: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut probe: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while !probe().await {
         assert!(tokio::time::Instant::now() < deadline, "{what}");
@@ -170,10 +170,10 @@ pub async fn eventually(what: &str, mut probe: impl AsyncFnMut() -> bool) {
 
 /// Keeps what it is told; refuses while `refusing`.
 #[derive(Default)]
-pub struct Listener {
-    pub heard: Mutex<Vec<(String, Notification)>>,
-    pub refusing: std::sync::atomic::AtomicBool,
-    pub asked: std::sync::atomic::AtomicUsize,
+pub(crate) struct Listener {
+    pub(crate) heard: Mutex<Vec<(String, Notification)>>,
+    pub(crate) refusing: std::sync::atomic::AtomicBool,
+    pub(crate) asked: std::sync::atomic::AtomicUsize,
 }
 
 impl Notifier for Listener {
