@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bowerbird_config::Settings;
 use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Tasks};
 use bowerbird_nats::{Bus, answer, answer::RunningService, credential::Verifier, id::NodeId};
+use bowerbird_storage::Bucket;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -15,7 +16,9 @@ use crate::{
         hashing::{BadParameters, Hashing},
     },
     connections::Connections,
+    downloads::{self, Downloads, Foundation},
     events::Bell,
+    files::Files,
     keyring::{self, Keyring},
     metrics::Meters,
     outbox::Outbox,
@@ -36,6 +39,8 @@ pub struct Parts {
     pub bus: Bus,
     /// The database, migrated.
     pub pool: PgPool,
+    /// The bucket, tried.
+    pub bucket: Bucket,
     /// The time of day.
     pub clock: Clock,
     /// New identifiers.
@@ -67,6 +72,9 @@ pub enum StartError {
     /// Settings that hashing refuses.
     #[error(transparent)]
     Hashing(#[from] BadParameters),
+    /// The client for the internet cannot be made.
+    #[error(transparent)]
+    Downloads(#[from] downloads::SetupError),
     /// An actor failed too often.
     #[error(transparent)]
     Tree(#[from] supervision::StartError),
@@ -133,12 +141,30 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         session_workers.clone(),
     );
 
+    let files = Files::new(&settings, pool.clone(), parts.bucket.clone(), bell.clone(), workers("file"), &parts.master_key);
+    let downloads = Downloads::new(Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bus: bus.clone(),
+        bucket: parts.bucket.clone(),
+        clock: clock.clone(),
+        ids,
+        node_id: parts.node_id,
+        bell: bell.clone(),
+        workers: workers("download"),
+        purger: files.purger(),
+        master_key: &parts.master_key,
+        own_listeners: &parts.own_listeners,
+    })?;
+
     let children = vec![
         ChildSpec::actor("connections", &Address::default(), move || (connections.clone(), ())),
         ChildSpec::actor("outbox", &Address::default(), move || (outbox.clone(), ())),
         ChildSpec::actor("keyring", &Address::default(), move || (keyring.clone(), ())),
         area("sessions", &clock, vec![session_workers.child(&clock)]),
         area("accounts", &clock, vec![account_workers.child(&clock)]),
+        area("files", &clock, files.children(&clock)),
+        area("downloads", &clock, downloads.children(&clock)),
     ];
     let root = supervision::start("actors", children, clock.clone()).await?;
 
@@ -146,6 +172,8 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
     let service = bus.service("Accounts, sessions, downloads and files.", env!("CARGO_PKG_VERSION"), parts.verifier.clone());
     let service = sessions.endpoints(service);
     let service = accounts.endpoints(service);
+    let service = files.endpoints(service);
+    let service = downloads.endpoints(service);
     let service = service.start(answering.clone()).await?;
     Ok(Actors { root, service, answering })
 }

@@ -16,7 +16,10 @@ pub mod requests;
 pub mod sessions;
 pub mod supervision;
 
-pub use self::app::{Actors, Parts, StartError, issuer, start};
+pub use self::{
+    app::{Actors, Parts, StartError, issuer, start},
+    downloads::SetupError,
+};
 
 /// What the command line does without actors.
 pub mod store_admin {

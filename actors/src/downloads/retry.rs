@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A server that asks for more than a day is not believed.
-const LONGEST_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
 /// The limits of waiting between tries.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff { base: Duration::from_secs(2), max: Duration::from_secs(900) };
+    const BACKOFF: Backoff = Backoff { base: Duration::from_secs(2), max: Duration::from_mins(15) };
 
     #[test]
     fn the_wait_doubles_up_to_its_limit() {
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn what_the_server_asks_for_is_kept_up_to_a_day() {
-        assert_eq!(BACKOFF.wait(1, Some(Duration::from_secs(60)), 0.5), Duration::from_secs(60));
+        assert_eq!(BACKOFF.wait(1, Some(Duration::from_mins(1)), 0.5), Duration::from_mins(1));
         assert_eq!(BACKOFF.wait(1, Some(Duration::ZERO), 1.0), Duration::from_secs(2));
         assert_eq!(BACKOFF.wait(1, Some(Duration::MAX), 1.0), LONGEST_ASKED);
     }

@@ -37,6 +37,7 @@ pub(crate) enum Error {
 }
 
 /// What an account stores, has set aside and waits for.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) stored_bytes: i64,
@@ -84,6 +85,7 @@ pub(crate) struct DuePurge {
 }
 
 /// What an account stores; nothing if it never did.
+#[cfg(test)]
 pub(crate) async fn usage(pool: &PgPool, account: AccountId) -> Result<Usage, Error> {
     let row = sqlx::query("SELECT stored_bytes, reserved_bytes, files, unfinished_downloads FROM account_usage WHERE account_id = $1")
         .bind(account.0)

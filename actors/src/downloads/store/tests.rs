@@ -14,7 +14,7 @@ use sqlx::PgPool;
 use super::*;
 use crate::{downloads::row::Part, files::store as files};
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 const LIMITS: Limits = Limits { per_account: 8, node_gone_after: Duration::from_secs(30), lost_after: Duration::from_secs(5) };
 const MAX_UNFINISHED: i64 = 1000;
 

@@ -1,0 +1,186 @@
+//! The purger deletes in the bucket what the table `object_purges` names, and with a deleted file its row.
+//!
+//! The table outlives it: whoever makes objects useless writes a row in the same transaction. A crash costs nothing: a
+//! taken row is due again after a while. Everything it does may be done twice, so purgers of several nodes may meet.
+
+use std::time::Duration;
+
+use bowerbird_storage::{self as bucket, Bucket};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use sqlx::PgPool;
+use tracing::{debug, warn};
+
+use super::store::{self, DuePurge};
+use crate::{
+    events::Bell,
+    supervision::{Address, OwnedTasks, Panicked},
+};
+
+/// How often it looks by itself.
+const POLL: Duration = Duration::from_secs(5);
+/// A purge that was taken is due again after this, should its purger die with it.
+const RETRY_AFTER: Duration = Duration::from_mins(2);
+/// Longest wait after failures.
+const RETRY_MOST: Duration = Duration::from_hours(1);
+/// Purges taken at once.
+const BATCH: i64 = 32;
+/// Objects listed at once.
+const PAGE: usize = 500;
+/// Longest single purge.
+const PURGE_LIMIT: Duration = Duration::from_mins(1);
+
+/// Deletes what is no longer wanted.
+#[derive(Clone)]
+pub(crate) struct Purger {
+    pub(crate) pool: PgPool,
+    pub(crate) bucket: Bucket,
+    pub(crate) bell: Bell,
+}
+
+/// What it works on.
+#[derive(Default)]
+pub(crate) struct State {
+    tasks: OwnedTasks,
+    working: bool,
+    /// It was woken while it worked.
+    again: bool,
+}
+
+/// What it is told.
+pub(crate) enum Message {
+    /// Look whether something is due.
+    Look,
+    /// A batch is done, of this many.
+    Worked(Result<usize, Panicked>),
+}
+
+/// Where to wake it.
+#[derive(Clone, Default)]
+pub(crate) struct PurgerAddress(pub(crate) Address<Message>);
+
+impl PurgerAddress {
+    /// There may be something to do now.
+    pub(crate) fn wake(&self) {
+        // One that is not there looks by itself when it starts.
+        let _ = self.0.cast(Message::Look);
+    }
+}
+
+impl Actor for Purger {
+    type Msg = Message;
+    type State = State;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
+        myself.cast(Message::Look)?;
+        myself.send_interval(POLL, || Message::Look);
+        Ok(State::default())
+    }
+
+    async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Look if state.working => state.again = true,
+            Message::Look => self.look(&myself, state),
+            Message::Worked(Ok(done)) => {
+                state.working = false;
+                if done > 0 || std::mem::take(&mut state.again) {
+                    self.look(&myself, state);
+                }
+            }
+            Message::Worked(Err(panicked)) => return Err(panicked.into()),
+        }
+        Ok(())
+    }
+}
+
+impl Purger {
+    fn look(&self, myself: &ActorRef<Message>, state: &mut State) {
+        state.working = true;
+        state.again = false;
+        let batch = Batch { pool: self.pool.clone(), bucket: self.bucket.clone(), bell: self.bell.clone() };
+        state.tasks.spawn(myself, batch.work(), Message::Worked);
+    }
+}
+
+struct Batch {
+    pool: PgPool,
+    bucket: Bucket,
+    bell: Bell,
+}
+
+/// Why a purge is tried again.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the object store failed: {0}")]
+    Bucket(#[from] bucket::Error),
+    #[error("it took too long")]
+    TimedOut,
+}
+
+impl Batch {
+    async fn work(self) -> usize {
+        let due = match store::take_purges(&self.pool, RETRY_AFTER, BATCH).await {
+            Ok(due) => due,
+            Err(error) => {
+                warn!(%error, "what is to be deleted cannot be read; it is tried again");
+                return 0;
+            }
+        };
+        let mut done = 0;
+        for purge in &due {
+            let outcome = tokio::time::timeout(PURGE_LIMIT, self.purge(purge)).await.unwrap_or(Err(Error::TimedOut));
+            let noted = match outcome {
+                Ok(()) => {
+                    done += 1;
+                    self.purged(purge).await
+                }
+                Err(error) => {
+                    warn!(%error, attempt = purge.attempt, "objects could not be deleted; it is tried again");
+                    let doublings = u32::try_from(purge.attempt).unwrap_or(0).min(12);
+                    let after = Duration::from_secs(1 << doublings).min(RETRY_MOST);
+                    store::not_purged(&self.pool, purge.id, &error.to_string(), after).await
+                }
+            };
+            if let Err(error) = noted {
+                // The row is still there and due again by itself.
+                warn!(%error, "a purge could not be noted");
+            }
+        }
+        done
+    }
+
+    /// Uploads first: one that is completed in between leaves an object, which the listing after it finds.
+    async fn purge(&self, purge: &DuePurge) -> Result<(), Error> {
+        loop {
+            let uploads = self.bucket.list_uploads(&purge.prefix, PAGE).await?;
+            for upload in &uploads {
+                debug!(key = upload.key, "aborting an abandoned upload");
+                self.bucket.abort_multipart(&upload.key, &upload.upload_id).await?;
+            }
+            if uploads.len() < PAGE {
+                break;
+            }
+        }
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.bucket.list(&purge.prefix, after.as_deref(), PAGE).await?;
+            for object in &page {
+                if purge.keep_key.as_deref() != Some(object.key.as_str()) {
+                    self.bucket.delete(&object.key).await?;
+                }
+            }
+            after = page.last().map(|object| object.key.clone());
+            if page.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn purged(&self, purge: &DuePurge) -> Result<(), store::Error> {
+        let mut transaction = self.pool.begin().await?;
+        store::purged(&mut transaction, purge.id).await?;
+        transaction.commit().await?;
+        self.bell.ring();
+        Ok(())
+    }
+}
