@@ -57,6 +57,7 @@ pub(crate) fn complete(derived: &str) -> Result<String, serde_json::Error> {
     let mut document: Value = serde_json::from_str(derived)?;
     document["openapi"] = json!("3.0.3");
     close_bodies(&mut document);
+    plain_references(&mut document["components"]["schemas"]);
     if let Some(paths) = document["paths"].as_object_mut() {
         for item in paths.values_mut() {
             for method in METHODS {
@@ -74,6 +75,9 @@ fn add_problems(operation: &mut Value) {
     let Some(responses) = operation["responses"].as_object_mut() else { return };
     // What poem-openapi says of the error type stands for all of them.
     responses.remove("default");
+    if let Some(good) = responses.get_mut("200").filter(|response| response["description"] == "") {
+        good["description"] = json!("What was asked for.");
+    }
     let mut statuses: Vec<u16> = codes.iter().map(|code| code.status()).collect();
     statuses.sort_unstable();
     statuses.dedup();
@@ -131,6 +135,20 @@ fn close_bodies(document: &mut Value) {
         }
         closed.push(name);
         open.retain(|name| !closed.contains(name));
+    }
+}
+
+/// poem-openapi says what it adds to a reference twice: beside it and in a part of its own.
+fn plain_references(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            if let Some(Value::Array(parts)) = object.get_mut("allOf") {
+                parts.retain(|part| part.get("$ref").is_some());
+            }
+            object.values_mut().for_each(plain_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain_references),
+        _ => {}
     }
 }
 

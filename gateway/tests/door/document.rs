@@ -1,0 +1,173 @@
+//! `openapi.json`: current, and true to what serde makes of the same types.
+
+use std::fs;
+
+use bowerbird_nats::{
+    Page, Problem,
+    account::{Account, Register, Usage},
+    download::{CreateDownload, Download},
+    file::{File, Link},
+    json,
+    key::KeySet,
+    session::{Login, Logout, Refresh, TokenPair},
+};
+use poem_openapi::types::{ParseFromJSON, ToJSON};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::stage::{account, download, file, token_pair, usage};
+
+#[test]
+fn the_document_that_is_checked_in_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+    let checked_in = fs::read_to_string(path).unwrap();
+    assert!(
+        checked_in == bowerbird_gateway::openapi_document().unwrap(),
+        "gateway/openapi.json is stale: cargo run -p bowerbird-gateway --example openapi > gateway/openapi.json"
+    );
+}
+
+fn schemas() -> Value {
+    let document: Value = serde_json::from_str(&bowerbird_gateway::openapi_document().unwrap()).unwrap();
+    document["components"]["schemas"].clone()
+}
+
+/// Whether a value fits a schema, as far as our schemas go; the reason if not.
+fn fits(schemas: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    if let Some(path) = schema["$ref"].as_str() {
+        return fits(schemas, &schemas[path.rsplit('/').next().unwrap()], value, at);
+    }
+    if value.is_null() && schema["nullable"] == true {
+        return Ok(());
+    }
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        fits(schemas, part, value, at)?;
+    }
+    if let Some(allowed) = schema["enum"].as_array()
+        && !allowed.contains(value)
+    {
+        return Err(format!("{at}: {value} is not one of {allowed:?}"));
+    }
+    let is_of_type = match schema["type"].as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("boolean") => value.is_boolean(),
+        Some(other) => return Err(format!("{at}: a type {other}?")),
+        None => true,
+    };
+    if !is_of_type {
+        return Err(format!("{at}: {value} is not of type {}", schema["type"]));
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if value.get(name).is_none() {
+            return Err(format!("{at}: {name} is missing"));
+        }
+    }
+    // A reference with something beside it says nothing of fields itself.
+    let described = if schema["type"] == "object" { value.as_object() } else { None };
+    for (name, value) in described.into_iter().flatten() {
+        match schema["properties"].get(name) {
+            Some(schema_of_field) => fits(schemas, schema_of_field, value, &format!("{at}.{name}"))?,
+            None if schema["additionalProperties"].is_object() => {
+                fits(schemas, &schema["additionalProperties"], value, &format!("{at}.{name}"))?;
+            }
+            None => return Err(format!("{at}: {name} is not documented")),
+        }
+    }
+    let listed = if schema["type"] == "array" { value.as_array() } else { None };
+    for item in listed.into_iter().flatten() {
+        fits(schemas, &schema["items"], item, &format!("{at}[]"))?;
+    }
+    Ok(())
+}
+
+/// serde and the schema agree on this example, field by field.
+fn agree<T: Serialize + DeserializeOwned>(name: &str, example: &Value) {
+    let schemas = schemas();
+    let schema = &schemas[name];
+    assert!(schema.is_object(), "{name} is not in the document");
+    fits(&schemas, schema, example, name).unwrap();
+    let parsed: T = json::parse(example.to_string().as_bytes()).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+    let written = serde_json::to_value(&parsed).unwrap();
+    assert_eq!(&written, example, "{name} is written as it was read");
+    for field in example.as_object().unwrap().keys() {
+        let mut without = example.clone();
+        without.as_object_mut().unwrap().remove(field);
+        let by_schema = fits(&schemas, schema, &without, name).is_ok();
+        // An answer is read by serde too, but what a client may leave out matters only for what it sends.
+        if schema["additionalProperties"] == false {
+            assert_eq!(json::parse::<T>(without.to_string().as_bytes()).is_ok(), by_schema, "{name} without {field}");
+        }
+        for other in [json!(null), json!(true), json!(17), json!("text"), json!([]), json!({ "nonsense": 1 })] {
+            let mut changed = example.clone();
+            changed[field] = other;
+            let by_serde = json::parse::<T>(changed.to_string().as_bytes()).is_ok();
+            let by_schema = fits(&schemas, schema, &changed, name).is_ok();
+            // The schema leaves formats (dates, ids) to their parsers; a field that only answers have may be null or not.
+            let is_formatted = changed[field].is_string() || changed[field].is_null() && schema["additionalProperties"] != false;
+            assert!(
+                by_serde == by_schema || is_formatted,
+                "{name}.{field} = {}: serde {by_serde}, schema {by_schema}",
+                changed[field]
+            );
+        }
+    }
+    let mut more = example.clone();
+    more["nonsense"] = json!(1);
+    if schema["additionalProperties"] == false {
+        assert!(json::parse::<T>(more.to_string().as_bytes()).is_err(), "{name} takes unknown fields");
+    }
+}
+
+/// poem-openapi's own reading and writing agrees too, so its derives were given the same attributes as serde's.
+fn agree_with_poem<T: Serialize + DeserializeOwned + ParseFromJSON + ToJSON>(name: &str, example: &Value) {
+    agree::<T>(name, example);
+    let parsed = T::parse_from_json(Some(example.clone())).unwrap_or_else(|error| panic!("{name}: {}", error.into_message()));
+    assert_eq!(&parsed.to_json().unwrap(), example, "{name}");
+    assert_eq!(&serde_json::to_value(&parsed).unwrap(), example, "{name}");
+}
+
+#[test]
+fn the_schema_of_each_type_and_serde_agree() {
+    let checksum = json!({ "algorithm": "sha256", "value": "a".repeat(64) });
+    let create = json!({
+        "url": "https://example.org/a", "file_name": "a", "folder": "/b", "headers": { "A": "b" }, "checksum": checksum,
+        "max_connections": 3, "priority": 4, "start_at": "2026-11-20T12:00:00Z", "max_attempts": 5,
+    });
+    let mut whole = download();
+    let more = json!({
+        "file_name": "a", "size_bytes": 9, "content_type": "text/plain", "sha256": "b", "checksum": checksum,
+        "start_at": "2026-11-20T12:00:00Z", "next_attempt_at": "2026-11-20T12:00:00Z", "file_id": download()["id"],
+        "error": { "code": "timeout", "detail": "x", "retryable": true }, "started_at": "2026-11-20T12:00:00Z",
+        "finished_at": "2026-11-20T12:00:00Z",
+    });
+    whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut with_digest = file(3);
+    with_digest["sha256"] = json!("c");
+    let mut reachable = account();
+    reachable["email"] = json!("ada@example.org");
+    reachable["display_name"] = json!("Ada");
+    let register = json!({ "account_name": "ada", "password": "p", "email": "a@b", "display_name": "Ada" });
+    let mut problem = serde_json::to_value(Problem::invalid("url", "no").with_request_id("r")).unwrap();
+    problem["retry_after"] = json!(3);
+    let key = json!({ "kid": "k", "kty": "RSA", "use": "sig", "alg": "RS256", "n": "n", "e": "AQAB" });
+
+    agree_with_poem::<CreateDownload>("CreateDownload", &create);
+    agree_with_poem::<Register>("Register", &register);
+    agree_with_poem::<Login>("Login", &json!({ "login": "a", "password": "b", "device_name": "c" }));
+    agree_with_poem::<Refresh>("Refresh", &json!({ "refresh_token": "r" }));
+    agree_with_poem::<Logout>("Logout", &json!({ "refresh_token": "r" }));
+    agree_with_poem::<Download>("Download", &whole);
+    agree_with_poem::<Download>("Download", &download());
+    agree_with_poem::<File>("File", &with_digest);
+    agree_with_poem::<Link>("FileLink", &json!({ "url": "u", "expires_at": "2026-11-20T12:00:00Z" }));
+    agree_with_poem::<Account>("Account", &reachable);
+    agree_with_poem::<Usage>("Usage", &usage());
+    agree_with_poem::<TokenPair>("TokenPair", &token_pair());
+    agree_with_poem::<Problem>("Problem", &problem);
+    agree_with_poem::<KeySet>("KeySet", &json!({ "keys": [key] }));
+    agree::<Page<Download>>("DownloadPage", &json!({ "items": [download()], "next_cursor": null }));
+    agree::<Page<File>>("FilePage", &json!({ "items": [file(1)], "next_cursor": "c" }));
+}

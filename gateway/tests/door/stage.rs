@@ -1,0 +1,266 @@
+//! A gateway with everything around it: a nats-server, a signing key, and a service that answers what the test wrote.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use bowerbird_config::Settings;
+use bowerbird_gateway::{Parts, Running};
+use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Tasks};
+use bowerbird_nats::{
+    Call, Limit, Operation, Problem, Verifier,
+    account::{GetAccount, GetUsage, Register},
+    bus::{Bus, Options},
+    download::{CancelDownload, CreateDownload, DeleteDownload, GetDownload, ListDownloads, RetryDownload, UpdateDownload},
+    file::{DeleteFile, GetFile, ListFiles, PresignFile},
+    key::{KeySet, PublicKey},
+    session::{Login, Logout, Refresh},
+};
+use bowerbird_outbound::{Client, Timeouts};
+use bowerbird_testkit::{NatsServer, http::Http};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub(crate) const ACCOUNT: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ab";
+pub(crate) const SESSION: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ac";
+pub(crate) const DOWNLOAD: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ad";
+pub(crate) const FILE: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ae";
+const ISSUER: &str = "https://door.test";
+
+/// What the actors were asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Asked {
+    /// `download.create`
+    pub(crate) operation: String,
+    pub(crate) request: Value,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) request_id: String,
+    pub(crate) account: Option<String>,
+}
+
+#[derive(Default)]
+struct Script {
+    replies: Mutex<HashMap<String, Result<Value, Problem>>>,
+    asked: Mutex<Vec<Asked>>,
+    /// Operations that never answer.
+    silent: Mutex<Vec<String>>,
+    panics: Mutex<bool>,
+}
+
+impl Script {
+    async fn answer<O: Operation>(self: Arc<Self>, call: Call<O>) -> Result<O::Reply, Problem> {
+        let operation = format!("{}.{}", O::AREA, O::NAME);
+        self.asked.lock().unwrap().push(Asked {
+            operation: operation.clone(),
+            request: serde_json::to_value(&call.request).unwrap(),
+            idempotency_key: call.idempotency_key.clone(),
+            request_id: call.request_id.clone(),
+            account: call.caller.map(|caller| caller.account_id.to_string()),
+        });
+        if self.silent.lock().unwrap().contains(&operation) {
+            std::future::pending::<()>().await;
+        }
+        let reply = self.replies.lock().unwrap().get(&operation).cloned();
+        let reply = reply.unwrap_or_else(|| panic!("the test has no reply for {operation}"))?;
+        Ok(serde_json::from_value(reply).unwrap())
+    }
+}
+
+pub(crate) struct Stage {
+    pub(crate) nats: NatsServer,
+    pub(crate) running: Running,
+    pub(crate) http: Http,
+    pub(crate) health: Health,
+    pub(crate) clock: Clock,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) tasks: Tasks,
+    script: Arc<Script>,
+    key: Arc<RsaKeyPair>,
+    stop_service: CancellationToken,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Stage {
+        Stage::with("").await
+    }
+
+    /// With settings (TOML) over the defaults.
+    pub(crate) async fn with(overrides: &str) -> Stage {
+        Stage::with_store(overrides, &Url::parse("http://127.0.0.1:9").unwrap()).await
+    }
+
+    /// With an object store that internal links lead to.
+    pub(crate) async fn with_store(overrides: &str, store: &Url) -> Stage {
+        let nats = NatsServer::start().await;
+        let clock = Clock::system();
+        let key = Arc::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
+        let verifier = verifier(&clock, &key);
+        let script = Arc::new(Script::default());
+        let stop_service = CancellationToken::new();
+        serve_script(&bus(&nats, "actors").await, verifier.clone(), &script, stop_service.clone()).await;
+
+        let (shutdown, tasks, health) = (Shutdown::default(), Tasks::default(), Health::default());
+        let timeouts = Timeouts { stall: Duration::from_secs(5), ..Timeouts::default() };
+        let parts = Parts {
+            settings: Arc::new(Settings::with_overrides(overrides).unwrap()),
+            bus: bus(&nats, "gateway").await,
+            verifier,
+            health: health.clone(),
+            metrics: Metrics::default(),
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+            ids: IdSource,
+            object_client: Client::internal(store, timeouts).unwrap(),
+        };
+        let listener = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+        let running = bowerbird_gateway::serve(parts, listener().await, listener().await).await.unwrap();
+        let http = Http::new(running.api.to_string());
+        Stage { nats, running, http, health, clock, shutdown, tasks, script, key, stop_service }
+    }
+
+    /// What the actors answer to an operation from now on.
+    pub(crate) fn reply(&self, operation: &str, reply: Value) {
+        self.script.replies.lock().unwrap().insert(operation.to_owned(), Ok(reply));
+    }
+
+    /// What they refuse it with.
+    pub(crate) fn refuse(&self, operation: &str, problem: Problem) {
+        self.script.replies.lock().unwrap().insert(operation.to_owned(), Err(problem));
+    }
+
+    /// They never answer it.
+    pub(crate) fn keep_silent(&self, operation: &str) {
+        self.script.silent.lock().unwrap().push(operation.to_owned());
+    }
+
+    /// What was asked since the last time this was called.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *self.script.asked.lock().unwrap())
+    }
+
+    /// Nobody answers any more.
+    pub(crate) fn stop_actors(&self) {
+        self.stop_service.cancel();
+    }
+
+    /// A client with a good token.
+    pub(crate) fn caller(&self) -> Http {
+        self.http.with_token(&self.token(300))
+    }
+
+    /// A token that expires in so many seconds; issued ten minutes before.
+    pub(crate) fn token(&self, expires_in: i64) -> String {
+        let now = self.clock.now().unix_timestamp();
+        let claims = json!({
+            "iss": ISSUER, "aud": "bowerbird", "sub": ACCOUNT, "client_id": "bowerbird", "iat": now - 600, "exp": now + expires_in,
+            "jti": SESSION, "sid": SESSION, "role": "user",
+        });
+        let part = |value: &Value| BASE64.encode(value.to_string());
+        let signed = format!("{}.{}", part(&json!({ "typ": "at+jwt", "alg": "RS256", "kid": "k1" })), part(&claims));
+        let mut signature = vec![0; self.key.public_modulus_len()];
+        self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+        format!("{signed}.{}", BASE64.encode(signature))
+    }
+}
+
+fn verifier(clock: &Clock, key: &RsaKeyPair) -> Verifier {
+    let clock = clock.clone();
+    let verifier = Verifier::new(ISSUER.into(), "bowerbird".into(), Arc::new(move || clock.now()));
+    let public = key.public_key();
+    let part = |bytes: &[u8]| BASE64.encode(bytes);
+    verifier.set_keys(&KeySet {
+        keys: vec![PublicKey {
+            kid: "k1".into(),
+            kty: "RSA".into(),
+            usage: "sig".into(),
+            alg: "RS256".into(),
+            n: part(public.modulus().big_endian_without_leading_zero()),
+            e: part(public.exponent().big_endian_without_leading_zero()),
+        }],
+    });
+    verifier
+}
+
+async fn bus(nats: &NatsServer, name: &str) -> Bus {
+    let options = Options { url: nats.url(), prefix: "bowerbird".into(), replicas: 1, name: name.into(), ..Options::default() };
+    Bus::connect(options, Duration::from_secs(20)).await.unwrap()
+}
+
+async fn serve_script(bus: &Bus, verifier: Verifier, script: &Arc<Script>, stop: CancellationToken) {
+    macro_rules! service {
+        ($($operation:ty),* $(,)?) => {
+            bus.service("in place of the actors", "1.0.0", verifier)
+                $(.endpoint(Limit { concurrency: 64, queue: 64 }, {
+                    let script = Arc::clone(script);
+                    move |call: Call<$operation>| Arc::clone(&script).answer(call)
+                }))*
+                .start(stop)
+                .await
+                .unwrap()
+        };
+    }
+    let running = service![
+        Register,
+        GetAccount,
+        GetUsage,
+        Login,
+        Refresh,
+        Logout,
+        CreateDownload,
+        GetDownload,
+        ListDownloads,
+        UpdateDownload,
+        CancelDownload,
+        RetryDownload,
+        DeleteDownload,
+        GetFile,
+        ListFiles,
+        DeleteFile,
+        PresignFile,
+    ];
+    // It runs as long as the test.
+    std::mem::forget(running);
+}
+
+pub(crate) fn download() -> Value {
+    json!({
+        "id": DOWNLOAD, "url": "https://example.org/a.iso", "folder": "/", "status": "queued", "received_bytes": 0,
+        "bytes_per_second": 0, "connections": 0, "priority": 5, "attempt": 0, "max_attempts": 8, "verified": "none",
+        "created_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn file(size_bytes: u64) -> Value {
+    json!({
+        "id": FILE, "name": "Über \"uns\".html", "folder": "/", "size_bytes": size_bytes, "content_type": "text/html",
+        "etag": "abc", "status": "available", "source": "download", "download_id": DOWNLOAD,
+        "created_at": "2026-11-20T12:00:00Z", "updated_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn account() -> Value {
+    json!({
+        "id": ACCOUNT, "account_name": "ada", "role": "user", "quota_bytes": 1024, "created_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn token_pair() -> Value {
+    json!({
+        "access_token": "a.b.c", "token_type": "Bearer", "expires_in": 300, "refresh_token": "r", "refresh_expires_in": 604_800,
+        "session_id": SESSION, "account_id": ACCOUNT,
+    })
+}
+
+pub(crate) fn usage() -> Value {
+    json!({ "stored_bytes": 1, "reserved_bytes": 2, "quota_bytes": 3, "files": 4, "unfinished_downloads": 5 })
+}
