@@ -87,6 +87,11 @@ impl Entry {
         }
         request.set_data(RequestId(Arc::clone(request_id)));
         request.set_data(self.body);
+        self.run(request).await
+    }
+
+    /// A panic ends its request and nothing else.
+    async fn run(&self, request: Request) -> Response {
         match AssertUnwindSafe(self.routes.get_response(request)).catch_unwind().await {
             Ok(response) => {
                 if response.data::<Problem>().is_some_and(|problem| problem.code == Code::Internal) {
@@ -176,6 +181,8 @@ fn is_request_id(id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use poem::EndpointExt;
+
     use super::*;
 
     #[test]
@@ -185,6 +192,22 @@ mod tests {
         }
         for bad in ["", "a b", "a\nb", "ä", "a;b", "../x", &"x".repeat(65)] {
             assert!(!is_request_id(bad), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_problem_and_ends_nothing_else() {
+        let entry = Entry {
+            routes: poem::endpoint::make_sync(|_| -> Response { panic!("on purpose") }).boxed(),
+            ids: IdSource,
+            cors: Cors::new(Vec::new()),
+            body: BodyBounds { limit_bytes: 1, patience: std::time::Duration::from_secs(1) },
+            secure: false,
+            measured: Measured::register(&bowerbird_lifecycle::Metrics::default()),
+        };
+        for _ in 0..2 {
+            let response = entry.run(Request::default()).await;
+            assert_eq!(response.data::<Problem>().map(|problem| problem.code), Some(Code::Internal));
         }
     }
 }

@@ -54,7 +54,6 @@ struct Script {
     asked: Mutex<Vec<Asked>>,
     /// Operations that never answer.
     silent: Mutex<Vec<String>>,
-    panics: Mutex<bool>,
 }
 
 impl Script {
