@@ -156,12 +156,11 @@ fn carried_v4(address: IpAddr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match segments {
-        // IPv4-compatible, IPv4-translated, and the two blocks of NAT64
+        // IPv4-compatible, IPv4-translated, both blocks of NAT64, and 6to4
         [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(join(high, low)),
-        // 6to4
-        [0x2002, high, low, ..] => Some(join(high, low)),
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | [0x2002, high, low, ..] => Some(join(high, low)),
         _ => None,
     }
 }

@@ -245,6 +245,7 @@ impl Session {
             headers.extend(ours.iter().map(|(name, value)| (name.clone(), value.clone())));
             let mut response = self.exchange(&target, headers).await?;
             response.redirected = seen.len() > 1;
+            response.same_origin = same_origin;
             let Some(location) = self.redirects_to(&response)? else { return Ok(response) };
             let next = self.judge(target.url().join(&location).map_err(|error| target::Error::Malformed(error.to_string()))?)?;
             if target.is_https() && !next.is_https() {
@@ -318,7 +319,14 @@ impl Session {
         let return_to = ReturnTo { kept: Arc::downgrade(&self.kept), key };
         let (head, incoming) = answer.into_parts();
         let body = Body::new(&head, incoming, connection, return_to, self.shared.timeouts.stall)?;
-        Ok(Response { status: head.status, headers: head.headers, url: target.url().clone(), redirected: false, body })
+        Ok(Response {
+            status: head.status,
+            headers: head.headers,
+            url: target.url().clone(),
+            redirected: false,
+            same_origin: true,
+            body,
+        })
     }
 
     fn take_idle(&self, origin: &Origin, addresses: &[SocketAddr]) -> Option<(Connection, (Origin, SocketAddr))> {

@@ -74,12 +74,11 @@ fn parameters(text: &str) -> Vec<(String, String)> {
         let name = name.trim_matches(|character: char| character == ';' || character.is_whitespace()).to_ascii_lowercase();
         let behind = behind.trim_start();
         let value;
-        (value, rest) = match behind.strip_prefix('"') {
-            Some(quoted) => unquote(quoted),
-            None => {
-                let (value, rest) = behind.split_once(';').unwrap_or((behind, ""));
-                (value.trim().to_owned(), rest)
-            }
+        (value, rest) = if let Some(quoted) = behind.strip_prefix('"') {
+            unquote(quoted)
+        } else {
+            let (value, rest) = behind.split_once(';').unwrap_or((behind, ""));
+            (value.trim().to_owned(), rest)
         };
         found.push((name, value));
         if found.len() == 16 {

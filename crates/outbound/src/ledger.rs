@@ -81,7 +81,7 @@ pub trait Ledger: Send + Sync {
     /// The store has these parts. Called in batches; a part may come again and then replaces the earlier note.
     fn record_parts<'a>(&'a self, parts: &'a [PartRecord]) -> LedgerAnswer<'a>;
 
-    /// Everything so far is void. The engine has aborted the upload.
+    /// Everything so far is void. The engine aborts the upload next.
     fn restart(&self, reason: RestartReason) -> LedgerAnswer<'_>;
 
     /// How far it is. Must not block.

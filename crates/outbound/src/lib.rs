@@ -4,15 +4,23 @@
 //! exactly that, [`client`] makes requests and follows redirects, and the engine turns a URL into an object.
 
 pub mod address;
+mod answer_head;
+mod attempt;
 pub mod client;
 mod connection;
 mod dial;
+mod digest;
 mod engine;
 mod error;
+mod fetch;
 pub mod file_name;
+mod flight;
+mod growth;
 pub mod header;
 pub mod ledger;
 pub mod memory;
+pub mod plan;
+mod probe;
 mod response;
 pub mod sink;
 pub mod target;
@@ -21,7 +29,7 @@ pub mod transfer;
 pub use address::AddressPolicy;
 pub use client::{Client, ClientOptions, Session, Timeouts};
 pub use dial::SetupError;
-pub use engine::{Engine, Patience};
+pub use engine::{Engine, MAX_RESTARTS, Patience};
 pub use error::{Error, ErrorCode};
 pub use ledger::{Ledger, LedgerError, PartRecord, PlanRecord, Progress, RestartReason};
 pub use memory::MemoryBudget;

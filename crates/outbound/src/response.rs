@@ -38,6 +38,8 @@ pub struct Response {
     pub url: Url,
     /// Whether a redirect led there.
     pub redirected: bool,
+    /// Whether every hop was at the origin that was asked first.
+    pub(crate) same_origin: bool,
     /// Its body.
     pub body: Body,
 }
