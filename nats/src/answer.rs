@@ -4,10 +4,11 @@
 use std::{future::Future, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, Message, SubscribeError, Subscriber};
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
@@ -16,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     account::Role,
-    bus::Bus,
+    bus::{Bus, Connection},
     credential::{Caller, Verifier, sha256_hex},
     discovery::{self, Listening, QUEUE_GROUP},
     envelope::{self, RequestHead},
@@ -141,19 +142,21 @@ impl ServiceBuilder {
         let mut tasks = JoinSet::new();
         for (limit, endpoint) in self.endpoints {
             let subject = endpoint.told().subject.clone();
+            let mut connection = self.bus.connection();
+            connection.mark_unchanged();
             let requests = client.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await?;
             let desk = Desk {
                 client: client.clone(),
                 verifier: self.verifier.clone(),
                 running: Arc::new(Semaphore::new(limit.concurrency.max(1))),
             };
-            tasks.spawn(serve(endpoint, desk, limit, requests, stopping.clone()));
+            tasks.spawn(serve(endpoint, desk, limit, (requests, connection), stopping.clone()));
         }
         let listening = Listening::start(&client, &service).await?;
         tasks.spawn(listening.answer(client.clone(), Arc::clone(&service), stopping.clone()));
         // The server works off one connection in order: the answer to this says that it has seen all subscriptions.
         let [_, _, own] = subject::discovery(Verb::Ping, &service.name, &service.id);
-        match client.request(own.nats(), bytes::Bytes::new()).await {
+        match client.request(own.nats(), Bytes::new()).await {
             Ok(_) => {
                 info!(service = service.name, endpoints = service.endpoints.len(), "requests are answered");
                 Ok(RunningService { tasks, stopping })
@@ -195,7 +198,7 @@ trait Endpoint: Send + Sync {
     fn told(&self) -> &Arc<discovery::Endpoint>;
     fn access(&self) -> Access;
     /// Parses and runs an admitted request. The body of the reply, or the problem.
-    fn run(&self, body: &[u8], admitted: Admitted) -> BoxFuture<'static, Result<Vec<u8>, Problem>>;
+    fn run(&self, body: &[u8], admitted: Admitted) -> BoxFuture<'static, Result<Bytes, Problem>>;
 }
 
 /// A request that got through the door.
@@ -226,7 +229,7 @@ where
         O::ACCESS
     }
 
-    fn run(&self, body: &[u8], admitted: Admitted) -> BoxFuture<'static, Result<Vec<u8>, Problem>> {
+    fn run(&self, body: &[u8], admitted: Admitted) -> BoxFuture<'static, Result<Bytes, Problem>> {
         let (request, fingerprint) = match parse::<O>(body) {
             Ok(parsed) => parsed,
             Err(problem) => return std::future::ready(Err(problem)).boxed(),
@@ -244,7 +247,7 @@ where
         let answer = (self.handler)(call);
         async move {
             let reply = answer.await?;
-            serde_json::to_vec(&reply).map_err(|error| {
+            serde_json::to_vec(&reply).map(Bytes::from).map_err(|error| {
                 error!(request_id, %error, "a reply has no JSON");
                 Problem::internal()
             })
@@ -262,22 +265,67 @@ fn parse<O: Operation>(body: &[u8]) -> Result<(O, String), Problem> {
     Ok((request, fingerprint))
 }
 
-async fn serve(endpoint: Arc<dyn Endpoint>, desk: Desk, limit: Limit, mut requests: Subscriber, stopping: CancellationToken) {
+/// How a stopping endpoint lets go of its subscription.
+///
+/// The client forgets a subscription before the server has heard that it should, and what the server routes here in
+/// between is lost. So the server is first told to end it after a few more requests, which the client waits for; only
+/// where so few come that nothing can be in between is the subscription ended outright.
+#[derive(Clone, Copy)]
+enum Leaving {
+    After(u64),
+    Outright,
+}
+
+impl Leaving {
+    /// Each step, and how long it may take.
+    const STEPS: [(Leaving, Duration); 3] = [
+        (Leaving::After(32), Duration::from_millis(150)),
+        (Leaving::After(1), Duration::from_millis(100)),
+        (Leaving::Outright, DRAIN_PATIENCE),
+    ];
+
+    async fn begin(self, requests: &mut Subscriber, received: u64) -> bool {
+        match self {
+            Leaving::After(more) => requests.unsubscribe_after(received + more).await.is_ok(),
+            Leaving::Outright => requests.drain().await.is_ok(),
+        }
+    }
+}
+
+async fn serve(
+    endpoint: Arc<dyn Endpoint>,
+    desk: Desk,
+    limit: Limit,
+    (mut requests, connection): (Subscriber, watch::Receiver<Connection>),
+    stopping: CancellationToken,
+) {
     let mut tasks = JoinSet::new();
-    let mut draining: Option<Instant> = None;
+    let mut received = 0_u64;
+    let mut steps = Leaving::STEPS.into_iter();
+    let mut leaving: Option<Instant> = None;
     loop {
+        let step_over = async {
+            match leaving {
+                None => stopping.cancelled().await,
+                Some(end) => sleep_until(end).await,
+            }
+        };
         tokio::select! {
             biased;
-            () = stopping.cancelled(), if draining.is_none() => {
-                draining = Some(Instant::now() + DRAIN_PATIENCE);
-                if requests.drain().await.is_err() {
+            () = step_over => {
+                // A new connection counts anew, so that only the outright way is left.
+                let counts_hold = matches!(connection.has_changed(), Ok(false));
+                let Some((step, patience)) = steps.by_ref().find(|(step, _)| counts_hold || matches!(step, Leaving::Outright))
+                else { break };
+                if !step.begin(&mut requests, received).await {
                     break;
                 }
+                leaving = Some(Instant::now() + patience);
             }
-            () = async { if let Some(end) = draining { sleep_until(end).await } }, if draining.is_some() => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             message = requests.next() => {
                 let Some(message) = message else { break };
+                received += 1;
                 let arrived = Instant::now();
                 if tasks.len() >= limit.concurrency.max(1).saturating_add(limit.queue) {
                     let problem = Problem::unavailable("there are too many requests of this kind right now; try again soon", 1);
@@ -318,7 +366,7 @@ async fn attend(endpoint: Arc<dyn Endpoint>, desk: Desk, message: Message, arriv
     reply(&*endpoint, &desk.client, &message, arrived, Some(&request_id), result).await;
 }
 
-async fn admit_and_run(endpoint: &dyn Endpoint, desk: &Desk, body: &[u8], mut admitted: Admitted) -> Result<Vec<u8>, Problem> {
+async fn admit_and_run(endpoint: &dyn Endpoint, desk: &Desk, body: &[u8], mut admitted: Admitted) -> Result<Bytes, Problem> {
     admitted.caller = authorize(endpoint.access(), &desk.verifier, admitted.head.credential.as_deref())?;
     if admitted.head.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_MAX_BYTES) {
         return Err(Problem::invalid("Idempotency-Key", format!("1 to {KEY_MAX_BYTES} bytes are expected")));
@@ -352,39 +400,45 @@ async fn reply(
     message: &Message,
     arrived: Instant,
     request_id: Option<&str>,
-    result: Result<Vec<u8>, Problem>,
+    result: Result<Bytes, Problem>,
 ) {
     let Some(reply) = message.reply.clone() else { return };
     let max_bytes = client.max_payload() / 2;
-    let result = result.and_then(|body| {
-        if body.len() <= max_bytes {
-            return Ok(body);
-        }
+    let mut result = result.map_err(|problem| finish(problem, request_id));
+    let mut body = write(&result);
+    if body.len() > max_bytes {
         error!(request_id, bytes = body.len(), max_bytes, subject = %message.subject, "a reply is too large for the bus");
-        Err(Problem::internal())
-    });
+        result = Err(finish(Problem::internal(), request_id));
+        body = write(&result);
+    }
     let mut headers = HeaderMap::new();
     if let Some(request_id) = request_id {
         envelope::put(&mut headers, envelope::REQUEST_ID, &envelope::percent_encode(request_id));
     }
-    let (body, refused) = match result {
-        Ok(body) => {
-            envelope::put(&mut headers, envelope::CONTENT_TYPE, "application/json");
-            (body, None)
-        }
+    match &result {
+        Ok(_) => envelope::put(&mut headers, envelope::CONTENT_TYPE, "application/json"),
         Err(problem) => {
-            let problem = match request_id {
-                Some(request_id) if problem.request_id.is_none() => problem.with_request_id(request_id),
-                _ => problem,
-            };
             envelope::put(&mut headers, envelope::CONTENT_TYPE, problem::CONTENT_TYPE);
             envelope::put(&mut headers, envelope::SERVICE_ERROR, &problem.title);
             envelope::put(&mut headers, envelope::SERVICE_ERROR_CODE, &problem.status.to_string());
-            (serde_json::to_vec(&problem).unwrap_or_default(), Some(problem))
         }
-    };
-    endpoint.told().count(arrived.elapsed(), refused.as_ref());
-    if let Err(error) = client.publish_with_headers(reply, headers, body.into()).await {
+    }
+    endpoint.told().count(arrived.elapsed(), result.as_ref().err());
+    if let Err(error) = client.publish_with_headers(reply, headers, body).await {
         warn!(request_id, %error, "a reply could not be sent");
+    }
+}
+
+fn finish(problem: Problem, request_id: Option<&str>) -> Problem {
+    match request_id {
+        Some(request_id) if problem.request_id.is_none() => problem.with_request_id(request_id),
+        _ => problem,
+    }
+}
+
+fn write(result: &Result<Bytes, Problem>) -> Bytes {
+    match result {
+        Ok(body) => body.clone(),
+        Err(problem) => serde_json::to_vec(problem).unwrap_or_default().into(),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Publishes that may wait for their acknowledgement at once.
 const PUBLISHES_IN_FLIGHT: usize = 2048;
 /// Longest pause between two tries to connect.
-const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(4);
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A missing stream is asked to be put back at most this often.
 const ENSURE_SPACING: Duration = Duration::from_secs(2);
 

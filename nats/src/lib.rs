@@ -9,6 +9,7 @@ pub mod ask;
 pub mod bus;
 pub mod consume;
 pub mod credential;
+mod delivery;
 mod discovery;
 pub mod download;
 pub mod envelope;

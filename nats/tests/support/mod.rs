@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod token;
+
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
@@ -33,7 +35,8 @@ pub(crate) async fn outsider(server: &NatsServer) -> jetstream::Context {
 }
 
 pub(crate) fn verifier() -> Verifier {
-    Verifier::new("https://issuer.test".into(), "bowerbird".into(), Arc::new(|| OffsetDateTime::UNIX_EPOCH))
+    let now = OffsetDateTime::from_unix_timestamp(token::NOW).unwrap();
+    Verifier::new(token::ISSUER.into(), token::AUDIENCE.into(), Arc::new(move || now))
 }
 
 pub(crate) fn context(timeout: Duration) -> AskContext {
