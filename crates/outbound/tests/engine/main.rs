@@ -3,5 +3,7 @@
 #![expect(clippy::panic, reason = "so that a failure says what it is about")]
 
 mod client;
+mod lying;
+mod ssrf;
 mod support;
 mod transfer;
