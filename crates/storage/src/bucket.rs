@@ -138,11 +138,7 @@ impl Bucket {
                 .build();
             Client::from_conf(configuration)
         };
-        Bucket {
-            client: client(&options.endpoint),
-            public: client(&options.public_endpoint),
-            options: Arc::new(options),
-        }
+        Bucket { client: client(&options.endpoint), public: client(&options.public_endpoint), options: Arc::new(options) }
     }
 
     /// Name of the bucket.

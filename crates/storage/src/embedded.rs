@@ -42,11 +42,11 @@ use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
 use tokio::{net::TcpListener, sync::Notify, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use self::{commit::Committer, cors::Cors, error::StoreError, index::Index, server::Server, service::Service, store::Store};
 pub use self::{
     error::Error,
     journal::{BoxFuture, Notifier, NotifyError},
 };
-use self::{commit::Committer, cors::Cors, error::StoreError, server::Server, service::Service, store::Store};
 
 /// What an embedded object store is made of.
 #[derive(Clone)]
@@ -95,12 +95,18 @@ impl std::fmt::Debug for Options {
 }
 
 /// A store that serves. It stops when the token that it was given is cancelled; [`Running::stopped`] waits for that.
-#[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
     tasks: Tasks,
     commits: thread::JoinHandle<()>,
+    index: Arc<Index>,
     lock: File,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl Running {
@@ -111,12 +117,17 @@ impl Running {
 
     /// Wait until every request is answered and the directory is free again. False: not within `grace`.
     pub async fn stopped(self, grace: Duration) -> bool {
-        let Running { tasks, commits, lock, .. } = self;
+        let Running { tasks, commits, index, lock, .. } = self;
         if !tasks.wait(grace).await {
             return false;
         }
         // The last handle on the store was dropped with the last task, which ends the thread.
-        let ended = spawn_blocking(move || commits.join().is_ok());
+        let ended = spawn_blocking(move || {
+            let ended = commits.join().is_ok();
+            // A request that was cut off may still be reading somewhere in the blocking pool.
+            index.close();
+            ended
+        });
         let ended = tokio::time::timeout(grace, ended).await.is_ok_and(|ended| ended.unwrap_or(false));
         drop(lock);
         ended
@@ -144,15 +155,12 @@ pub async fn serve(
 
     let committed = Arc::new(Notify::new());
     let wake = Arc::clone(&committed);
-    let (committer, commits) = Committer::start(
-        Arc::clone(&index),
-        Arc::clone(&data),
-        options.clock.clone(),
-        notifier.is_some(),
-        move || wake.notify_one(),
-    )
-    .map_err(directory_error)?;
-    let store = Arc::new(Store { index, data, committer, clock: options.clock, region: options.region });
+    let (committer, commits) =
+        Committer::start(Arc::clone(&index), Arc::clone(&data), options.clock.clone(), notifier.is_some(), move || {
+            wake.notify_one()
+        })
+        .map_err(directory_error)?;
+    let store = Arc::new(Store { index: Arc::clone(&index), data, committer, clock: options.clock, region: options.region });
     match store.make_bucket(options.bucket.clone()).await {
         Ok(()) | Err(StoreError::BucketExists) => {}
         Err(error) => return Err(Error::Bucket { bucket: options.bucket, reason: error.to_string() }),
@@ -170,19 +178,14 @@ pub async fn serve(
         max_connections: options.max_connections,
     });
     tasks.spawn(server.run(listener, tasks.clone(), shutdown));
-    Ok(Running { address, tasks, commits, lock })
+    Ok(Running { address, tasks, commits, index, lock })
 }
 
 /// Take the directory for this process alone.
 fn lock(root: &Path) -> Result<File, Error> {
     let directory = |source| Error::Directory { root: root.to_owned(), source };
     fs::create_dir_all(root).map_err(directory)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(root.join("lock"))
-        .map_err(directory)?;
+    let file = File::options().create(true).truncate(false).write(true).open(root.join("lock")).map_err(directory)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::InUse { root: root.to_owned() }),

@@ -119,7 +119,6 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 impl Notification {
     /// As JSON: one record.
     pub fn to_json(&self) -> Vec<u8> {
-        
         let object = Object {
             key: utf8_percent_encode(&self.key, KEPT).to_string().replace(' ', "+"),
             size: self.size_bytes,
@@ -137,11 +136,7 @@ impl Notification {
                 aws_region: String::new(),
                 event_time: self.time.format(&Rfc3339).unwrap_or_default(),
                 event_name: self.name.clone(),
-                s3: Subject {
-                    s3_schema_version: "1.0".to_owned(),
-                    bucket: BucketName { name: self.bucket.clone() },
-                    object,
-                },
+                s3: Subject { s3_schema_version: "1.0".to_owned(), bucket: BucketName { name: self.bucket.clone() }, object },
             }],
         };
         // Strings, numbers and lists of them: there is nothing that could fail.

@@ -105,15 +105,17 @@ fn kind_of<E>(error: &SdkError<E, HttpResponse>, status: u16, code: &str) -> Err
         }
         "InvalidRange" => return ErrorKind::InvalidRange,
         "InsufficientStorage" | "XMinioStorageFull" | "QuotaExceeded" => return ErrorKind::Full,
-        "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "NotSignedUp" | "ExpiredToken"
+        "AccessDenied"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "NotSignedUp"
+        | "ExpiredToken"
         | "RequestTimeTooSkewed" => return ErrorKind::Denied,
         "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout" => return ErrorKind::Unavailable,
         _ => {}
     }
     match (error, status) {
-        (SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_), _) => {
-            ErrorKind::Unavailable
-        }
+        (SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_), _) => ErrorKind::Unavailable,
         // HEAD has no body that could name a code.
         (_, 404) => ErrorKind::NoSuchKey,
         (_, 401 | 403) => ErrorKind::Denied,

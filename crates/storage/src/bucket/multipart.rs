@@ -122,8 +122,7 @@ impl Bucket {
 
     /// Give an upload and its parts up. It is no error if there is none.
     pub async fn abort_multipart(&self, key: &str, upload_id: &str) -> Result<(), Error> {
-        let answer =
-            self.client.abort_multipart_upload().bucket(self.name()).key(key).upload_id(upload_id).send().await;
+        let answer = self.client.abort_multipart_upload().bucket(self.name()).key(key).upload_id(upload_id).send().await;
         match answer.map_err(|error| Error::of("abort an upload", error)) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::NoSuchUpload => Ok(()),

@@ -137,8 +137,7 @@ impl Bucket {
     }
 
     fn link(&self, request: &PresignedRequest, expires_in: Duration) -> Result<PresignedLink, Error> {
-        let url = Url::parse(request.uri())
-            .map_err(|error| Error::new(ErrorKind::Other, "sign a link", error.to_string()))?;
+        let url = Url::parse(request.uri()).map_err(|error| Error::new(ErrorKind::Other, "sign a link", error.to_string()))?;
         let headers = request
             .headers()
             .filter(|(name, _)| !name.eq_ignore_ascii_case("host"))

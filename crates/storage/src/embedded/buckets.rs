@@ -6,9 +6,8 @@ use redb::ReadableTable;
 use s3s::{
     S3Request, S3Response, S3Result,
     dto::{
-        Bucket, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput,
-        DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput,
-        ListBucketsInput, ListBucketsOutput,
+        Bucket, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput, DeleteBucketOutput,
+        GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput, ListBucketsInput, ListBucketsOutput,
     },
 };
 
@@ -36,20 +35,14 @@ impl Store {
             .await
     }
 
-    pub(super) async fn create_bucket(
-        &self,
-        request: S3Request<CreateBucketInput>,
-    ) -> S3Result<S3Response<CreateBucketOutput>> {
+    pub(super) async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
         let name = request.input.bucket;
         let location = Some(format!("/{name}"));
         self.make_bucket(name).await?;
         Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
-    pub(super) async fn delete_bucket(
-        &self,
-        request: S3Request<DeleteBucketInput>,
-    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+    pub(super) async fn delete_bucket(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
         let name = request.input.bucket;
         self.committer
             .run(Vec::new(), move |tables| {
@@ -69,10 +62,7 @@ impl Store {
         blocking(move || index.read(|transaction| index::bucket(&transaction.open_table(BUCKETS)?, &name))).await
     }
 
-    pub(super) async fn head_bucket(
-        &self,
-        request: S3Request<HeadBucketInput>,
-    ) -> S3Result<S3Response<HeadBucketOutput>> {
+    pub(super) async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
         self.bucket(request.input.bucket).await?;
         Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(self.region.clone()), ..HeadBucketOutput::default() }))
     }
@@ -87,10 +77,7 @@ impl Store {
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint: location }))
     }
 
-    pub(super) async fn list_buckets(
-        &self,
-        _request: S3Request<ListBucketsInput>,
-    ) -> S3Result<S3Response<ListBucketsOutput>> {
+    pub(super) async fn list_buckets(&self, _request: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
         let index = Arc::clone(&self.index);
         let buckets = blocking(move || {
             index.read(|transaction| {

@@ -252,10 +252,7 @@ fn decode_crc(value: &str) -> Option<u64> {
 }
 
 /// The checksum of a whole from those of its parts: for the CRCs, whose parts can be joined.
-pub(super) fn join<'a>(
-    algorithm: Algorithm,
-    parts: impl Iterator<Item = (Option<&'a str>, u64)>,
-) -> Option<String> {
+pub(super) fn join<'a>(algorithm: Algorithm, parts: impl Iterator<Item = (Option<&'a str>, u64)>) -> Option<String> {
     let crc = algorithm.crc()?;
     let mut whole: Option<u64> = None;
     for (part, size_bytes) in parts {

@@ -131,14 +131,7 @@ impl Committer {
     }
 }
 
-fn run(
-    mut queue: mpsc::Receiver<Job>,
-    index: &Index,
-    data: &Data,
-    clock: &Clock,
-    journal: bool,
-    committed: &(impl Fn() + Send),
-) {
+fn run(mut queue: mpsc::Receiver<Job>, index: &Index, data: &Data, clock: &Clock, journal: bool, committed: &(impl Fn() + Send)) {
     let mut jobs = Vec::with_capacity(GROUP);
     while queue.blocking_recv_many(&mut jobs, GROUP) > 0 {
         let files: Vec<u64> = jobs.iter().flat_map(|job| job.files.iter().copied()).collect();

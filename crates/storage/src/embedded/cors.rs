@@ -25,8 +25,7 @@ impl Cors {
     /// Answer an OPTIONS request.
     pub(super) fn preflight(&self, asked: &HeaderMap) -> Response<Body> {
         let mut response = Response::new(Body::empty());
-        let (Some(origin), Some(_)) = (asked.get(header::ORIGIN), asked.get(header::ACCESS_CONTROL_REQUEST_METHOD))
-        else {
+        let (Some(origin), Some(_)) = (asked.get(header::ORIGIN), asked.get(header::ACCESS_CONTROL_REQUEST_METHOD)) else {
             *response.status_mut() = StatusCode::BAD_REQUEST;
             return response;
         };

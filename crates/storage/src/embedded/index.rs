@@ -72,23 +72,22 @@ impl Index {
     }
 
     /// Read at one point in time.
-    pub(super) fn read<T>(
-        &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(StoreError::Stopping)?;
         read(&database.begin_read()?)
     }
 
     /// Begin to write. Only the committer does.
-    pub(super) fn write<T>(
-        &self,
-        write: impl FnOnce(WriteTransaction) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    pub(super) fn write<T>(&self, write: impl FnOnce(WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(StoreError::Stopping)?;
         write(database.begin_write()?)
+    }
+
+    /// Close the database, once nobody reads it any more. What comes later is refused.
+    pub(super) fn close(&self) {
+        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Close the database and open it again, which repairs what a failed write left.
@@ -112,10 +111,7 @@ pub(super) fn part_key(upload_id: &str, part_number: u32) -> Vec<u8> {
     [upload_id.as_bytes(), &part_number.to_be_bytes()].concat()
 }
 
-pub(super) fn bucket(
-    buckets: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &str,
-) -> Result<BucketRecord, StoreError> {
+pub(super) fn bucket(buckets: &impl ReadableTable<&'static str, &'static [u8]>, name: &str) -> Result<BucketRecord, StoreError> {
     buckets.get(name)?.ok_or(StoreError::NoSuchBucket).and_then(|record| decode(record.value()))
 }
 
@@ -159,10 +155,7 @@ pub(super) fn parts(
     Ok(found)
 }
 
-pub(super) fn content(
-    contents: &impl ReadableTable<u64, &'static [u8]>,
-    record: &ObjectRecord,
-) -> Result<Content, StoreError> {
+pub(super) fn content(contents: &impl ReadableTable<u64, &'static [u8]>, record: &ObjectRecord) -> Result<Content, StoreError> {
     let bytes = contents.get(record.version)?;
     let bytes = bytes.as_ref().map(redb::AccessGuard::value).unwrap_or_default();
     Ok(if record.inline { Content::Inline(bytes.to_vec()) } else { Content::Files(decode_segments(bytes)) })

@@ -41,12 +41,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Deliver what is in the journal until `shutdown`, for ever if need be.
-pub(super) async fn deliver(
-    store: Arc<Store>,
-    notifier: Arc<dyn Notifier>,
-    committed: Arc<Notify>,
-    shutdown: CancellationToken,
-) {
+pub(super) async fn deliver(store: Arc<Store>, notifier: Arc<dyn Notifier>, committed: Arc<Notify>, shutdown: CancellationToken) {
     let mut pause = FIRST_PAUSE;
     let mut failing = false;
     loop {

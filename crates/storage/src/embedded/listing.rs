@@ -10,8 +10,8 @@ use redb::ReadOnlyTable;
 use s3s::{
     S3Request, S3Response, S3Result,
     dto::{
-        CommonPrefix, EncodingType, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput,
-        ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, MultipartUpload, Object, ObjectStorageClass,
+        CommonPrefix, EncodingType, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput, ListObjectsOutput,
+        ListObjectsV2Input, ListObjectsV2Output, MultipartUpload, Object, ObjectStorageClass,
     },
 };
 
@@ -179,10 +179,7 @@ impl Store {
         }))
     }
 
-    pub(super) async fn list_objects(
-        &self,
-        request: S3Request<ListObjectsInput>,
-    ) -> S3Result<S3Response<ListObjectsOutput>> {
+    pub(super) async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
         let input = request.input;
         let encode = encoder(input.encoding_type.as_ref())?;
         let limit = entries_limit(input.max_keys)?;

@@ -6,10 +6,9 @@ use rand::Rng;
 use s3s::{
     S3Request, S3Response, S3Result,
     dto::{
-        AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
-        CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyPartResult,
-        CreateMultipartUploadInput, CreateMultipartUploadOutput, ListPartsInput, ListPartsOutput, Part,
-        UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+        AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType, CompleteMultipartUploadInput,
+        CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput, CreateMultipartUploadOutput,
+        ListPartsInput, ListPartsOutput, Part, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
     },
 };
 
@@ -89,10 +88,7 @@ impl Store {
         .await
     }
 
-    pub(super) async fn upload_part(
-        &self,
-        request: S3Request<UploadPartInput>,
-    ) -> S3Result<S3Response<UploadPartOutput>> {
+    pub(super) async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         let S3Request { input, headers, trailing_headers, .. } = request;
         let number = part_number(input.part_number)?;
         let length_bytes = declared_length(input.content_length)?;
@@ -101,8 +97,7 @@ impl Store {
         let named = input.checksum_algorithm.as_ref().map(ChecksumAlgorithm::as_str);
         let wanted = [named, upload.checksum_algorithm.as_deref()];
         expectation.announced.extend(wanted.into_iter().flatten().filter_map(Algorithm::parse));
-        let intake =
-            Intake { body: input.body, length_bytes, expectation, trailer: trailing_headers, may_inline: false };
+        let intake = Intake { body: input.body, length_bytes, expectation, trailer: trailing_headers, may_inline: false };
         let received = receive(&self.data, intake).await?;
         let part = self.write_part(input.bucket, input.key, input.upload_id, number, received).await?;
         Ok(S3Response::new(UploadPartOutput {
@@ -133,12 +128,10 @@ impl Store {
                 // The upload may have been completed or aborted while the part came in.
                 index::upload(&tables.uploads, &bucket, &key, &upload_id)?;
                 let (version, modified_ms) = tables.next_version()?;
-                let part =
-                    PartRecord { file: file_number, etag: new_etag(version), size_bytes, modified_ms, checksums };
+                let part = PartRecord { file: file_number, etag: new_etag(version), size_bytes, modified_ms, checksums };
                 let part_key = index::part_key(&upload_id, number);
                 let old = tables.parts.insert(part_key.as_slice(), encode(&part)?.as_slice())?;
-                let old: Option<PartRecord> =
-                    old.map(|old| super::record::decode(old.value())).transpose()?;
+                let old: Option<PartRecord> = old.map(|old| super::record::decode(old.value())).transpose()?;
                 if let Some(old) = old {
                     tables.files.remove(old.file)?;
                     tables.obsolete.push((0, vec![old.file]));
@@ -265,10 +258,7 @@ impl Store {
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
-    pub(super) async fn list_parts(
-        &self,
-        request: S3Request<ListPartsInput>,
-    ) -> S3Result<S3Response<ListPartsOutput>> {
+    pub(super) async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
         let input = request.input;
         let limit = usize::try_from(input.max_parts.unwrap_or(1000)).unwrap_or(0).min(1000);
         let marker = input.part_number_marker.and_then(|marker| u32::try_from(marker).ok()).unwrap_or(0);
@@ -363,8 +353,7 @@ fn complete(
     checksums.verify(&completion.checksums)?;
     completion.condition.check(index::object(&tables.objects, bucket, key)?.as_ref())?;
 
-    let segments: Vec<Segment> =
-        chosen.iter().map(|part| Segment { file: part.file, size_bytes: part.size_bytes }).collect();
+    let segments: Vec<Segment> = chosen.iter().map(|part| Segment { file: part.file, size_bytes: part.size_bytes }).collect();
     let used: std::collections::HashSet<u64> = segments.iter().map(|segment| segment.file).collect();
     let unused: Vec<u64> = uploaded.iter().map(|(_, part)| part.file).filter(|file| !used.contains(file)).collect();
     forget_upload(tables, bucket, key, upload_id, &uploaded)?;
@@ -384,21 +373,16 @@ fn complete(
 }
 
 /// The parts that a completion lists: in ascending order, gaps allowed, each with the entity tag it has here.
-fn choose<'a>(
-    listed: &[CompletedPart],
-    uploaded: &'a [(u32, PartRecord)],
-) -> Result<Vec<&'a PartRecord>, StoreError> {
+fn choose<'a>(listed: &[CompletedPart], uploaded: &'a [(u32, PartRecord)]) -> Result<Vec<&'a PartRecord>, StoreError> {
     if listed.is_empty() {
         return Err(StoreError::Invalid("a completion lists at least one part".to_owned()));
     }
+    let numbers: Vec<i32> = listed.iter().map(|part| part.part_number.unwrap_or(0)).collect();
+    if !numbers.is_sorted_by(|before, after| before < after) {
+        return Err(StoreError::InvalidPartOrder);
+    }
     let mut chosen: Vec<&PartRecord> = Vec::with_capacity(listed.len());
-    let mut last = 0;
-    for (position, part) in listed.iter().enumerate() {
-        let number = part.part_number.unwrap_or(0);
-        if number <= last {
-            return Err(if number < 1 { StoreError::InvalidPart(number) } else { StoreError::InvalidPartOrder });
-        }
-        last = number;
+    for (position, (part, number)) in listed.iter().zip(numbers).enumerate() {
         let found = u32::try_from(number)
             .ok()
             .and_then(|number| uploaded.binary_search_by_key(&number, |(number, _)| *number).ok())
@@ -427,9 +411,7 @@ fn choose<'a>(
 /// The checksums of the whole: CRC-64 always, and the one that the upload was begun with.
 fn combine(upload: &UploadRecord, parts: &[&PartRecord]) -> Checksums {
     let mut checksums = Checksums { composite: upload.composite, ..Checksums::default() };
-    let joined = |algorithm| {
-        join(algorithm, parts.iter().map(|part| (part.checksums.get(algorithm), part.size_bytes)))
-    };
+    let joined = |algorithm| join(algorithm, parts.iter().map(|part| (part.checksums.get(algorithm), part.size_bytes)));
     if let Some(value) = joined(Algorithm::Crc64Nvme) {
         checksums.set(Algorithm::Crc64Nvme, value);
     }

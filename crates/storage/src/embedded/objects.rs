@@ -6,9 +6,8 @@ use s3s::{
     Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
     dto::{
         CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, DeleteObjectInput, DeleteObjectOutput,
-        DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETagCondition, GetObjectInput, GetObjectOutput,
-        HeadObjectInput, HeadObjectOutput, MetadataDirective, PutObjectInput, PutObjectOutput, Range, StreamingBlob,
-        Timestamp,
+        DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETagCondition, GetObjectInput, GetObjectOutput, HeadObjectInput,
+        HeadObjectOutput, MetadataDirective, PutObjectInput, PutObjectOutput, Range, StreamingBlob, Timestamp,
     },
 };
 use time::OffsetDateTime;
@@ -25,10 +24,7 @@ use super::{
 };
 
 impl Store {
-    pub(super) async fn put_object(
-        &self,
-        request: S3Request<PutObjectInput>,
-    ) -> S3Result<S3Response<PutObjectOutput>> {
+    pub(super) async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let S3Request { input, headers, trailing_headers, .. } = request;
         let length_bytes = declared_length(input.content_length)?;
         let condition = WriteCondition { if_match: input.if_match, if_none_match: input.if_none_match };
@@ -36,8 +32,7 @@ impl Store {
         condition.check(self.record(&input.bucket, &input.key).await?.as_ref())?;
         let mut expectation = Expectation::of_headers(&headers)?;
         expectation.announced.extend(input.checksum_algorithm.as_ref().and_then(|name| Algorithm::parse(name.as_str())));
-        let intake =
-            Intake { body: input.body, length_bytes, expectation, trailer: trailing_headers, may_inline: true };
+        let intake = Intake { body: input.body, length_bytes, expectation, trailer: trailing_headers, may_inline: true };
         let received = receive(&self.data, intake).await?;
 
         let (content, file) = match received.content {
@@ -99,10 +94,7 @@ impl Store {
         written
     }
 
-    pub(super) async fn get_object(
-        &self,
-        request: S3Request<GetObjectInput>,
-    ) -> S3Result<S3Response<GetObjectOutput>> {
+    pub(super) async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let S3Request { input, headers, .. } = request;
         let Found { record, content, pin } = self.find(&input.bucket, &input.key).await?;
         ReadCondition {
@@ -153,10 +145,7 @@ impl Store {
         }))
     }
 
-    pub(super) async fn head_object(
-        &self,
-        request: S3Request<HeadObjectInput>,
-    ) -> S3Result<S3Response<HeadObjectOutput>> {
+    pub(super) async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = request.input;
         let Found { record, content, .. } = self.find(&input.bucket, &input.key).await?;
         ReadCondition {
@@ -192,10 +181,7 @@ impl Store {
         }))
     }
 
-    pub(super) async fn delete_object(
-        &self,
-        request: S3Request<DeleteObjectInput>,
-    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+    pub(super) async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         let DeleteObjectInput { bucket, key, if_match, .. } = request.input;
         let condition = WriteCondition { if_match, if_none_match: None };
         self.committer
@@ -238,10 +224,7 @@ impl Store {
     }
 
     /// A copy shares the bytes of its source: files get a second name.
-    pub(super) async fn copy_object(
-        &self,
-        request: S3Request<CopyObjectInput>,
-    ) -> S3Result<S3Response<CopyObjectOutput>> {
+    pub(super) async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
         let input = request.input;
         let (source_bucket, source_key) = source_of(&input.copy_source)?;
         let Found { record, content, pin } = self.find(source_bucket, source_key).await?;
@@ -265,9 +248,8 @@ impl Store {
                         files.push(data.link(segment.file)?);
                     }
                     let segments = files.iter().zip(&segments);
-                    let segments = segments
-                        .map(|(file, segment)| Segment { file: file.number, size_bytes: segment.size_bytes })
-                        .collect();
+                    let segments =
+                        segments.map(|(file, segment)| Segment { file: file.number, size_bytes: segment.size_bytes }).collect();
                     Ok((NewContent::Files(segments), files))
                 })
                 .await?
@@ -317,9 +299,9 @@ pub(super) fn keep_if_listed(files: Vec<NewFile>, error: Option<&StoreError>) {
 }
 
 pub(super) fn declared_length(length: Option<i64>) -> S3Result<u64> {
-    length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| {
-        S3Error::with_message(S3ErrorCode::MissingContentLength, "the length of the body must be declared")
-    })
+    length
+        .and_then(|length| u64::try_from(length).ok())
+        .ok_or_else(|| S3Error::with_message(S3ErrorCode::MissingContentLength, "the length of the body must be declared"))
 }
 
 pub(super) fn source_of(source: &CopySource) -> S3Result<(&str, &str)> {
@@ -396,12 +378,7 @@ impl Selected {
     }
 }
 
-fn select(
-    record: &ObjectRecord,
-    content: &Content,
-    range: Option<Range>,
-    part_number: Option<i32>,
-) -> S3Result<Selected> {
+fn select(record: &ObjectRecord, content: &Content, range: Option<Range>, part_number: Option<i32>) -> S3Result<Selected> {
     let size = record.size_bytes;
     let shown = |bounds: &Bounds<u64>| format!("bytes {}-{}/{size}", bounds.start, bounds.end.saturating_sub(1));
     let parts_count = record.parts.and_then(|parts| i32::try_from(parts).ok());

@@ -46,12 +46,7 @@ struct Reader {
 
 impl ObjectBytes {
     /// Stream `range` of the segments. The first file is opened at once, so that an error can still be answered.
-    pub(super) fn open(
-        data: Arc<Data>,
-        pin: data::Pin,
-        segments: Vec<Segment>,
-        range: std::ops::Range<u64>,
-    ) -> io::Result<Self> {
+    pub(super) fn open(data: Arc<Data>, pin: data::Pin, segments: Vec<Segment>, range: std::ops::Range<u64>) -> io::Result<Self> {
         let (mut segment, mut offset_bytes) = (0, range.start);
         while segments.get(segment).is_some_and(|segment| offset_bytes >= segment.size_bytes) {
             offset_bytes -= segments[segment].size_bytes;

@@ -92,9 +92,7 @@ pub(super) async fn receive(data: &Arc<Data>, mut intake: Intake) -> Result<Rece
     let mut writing: Option<task::JoinHandle<Result<Writer, StoreError>>> = None;
 
     if let Some(body) = &mut intake.body {
-        while let Some(chunk) =
-            timeout(STALL, body.next()).await.map_err(|_| StoreError::Stalled(STALL.as_secs()))?
-        {
+        while let Some(chunk) = timeout(STALL, body.next()).await.map_err(|_| StoreError::Stalled(STALL.as_secs()))? {
             let chunk = chunk.map_err(|error| body_error(&*error))?;
             received_bytes += chunk.len() as u64;
             if received_bytes > intake.length_bytes {

@@ -124,19 +124,13 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError>
 
 /// Write the list of an object's segments down: 16 bytes each.
 pub(super) fn encode_segments(segments: &[Segment]) -> Vec<u8> {
-    segments
-        .iter()
-        .flat_map(|segment| segment.file.to_be_bytes().into_iter().chain(segment.size_bytes.to_be_bytes()))
-        .collect()
+    segments.iter().flat_map(|segment| segment.file.to_be_bytes().into_iter().chain(segment.size_bytes.to_be_bytes())).collect()
 }
 
 /// Read the list of an object's segments.
 pub(super) fn decode_segments(bytes: &[u8]) -> Vec<Segment> {
     let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-    bytes
-        .chunks_exact(16)
-        .map(|pair| Segment { file: number(&pair[..8]), size_bytes: number(&pair[8..]) })
-        .collect()
+    bytes.chunks_exact(16).map(|pair| Segment { file: number(&pair[..8]), size_bytes: number(&pair[8..]) }).collect()
 }
 
 #[cfg(test)]
@@ -145,10 +139,7 @@ mod tests {
 
     #[test]
     fn a_list_of_segments_reads_back_as_it_was_written() {
-        let segments = [
-            Segment { file: 1, size_bytes: u64::MAX },
-            Segment { file: 0x0102_0304_0506_0708, size_bytes: 0 },
-        ];
+        let segments = [Segment { file: 1, size_bytes: u64::MAX }, Segment { file: 0x0102_0304_0506_0708, size_bytes: 0 }];
         assert_eq!(decode_segments(&encode_segments(&segments)), segments);
     }
 }

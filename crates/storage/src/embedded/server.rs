@@ -102,10 +102,7 @@ impl Server {
         let headers = response.headers_mut();
         // What is stored is somebody's file, never a page of ours.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("sandbox; default-src 'none'"),
-        );
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
         if let Some(origin) = origin {
             self.cors.decorate(&origin, headers);
         }
@@ -137,9 +134,8 @@ fn admit(request: &mut Request<Incoming>) -> Result<(), S3Error> {
 
 fn admit_head(method: Method, query: String, headers: &mut HeaderMap) -> Result<(), S3Error> {
     let refused = |code, why: &'static str| Err(S3Error::with_message(code, why));
-    let parameter = |name: &str| {
-        query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)))
-    };
+    let parameter =
+        |name: &str| query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)));
     let is_form = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

@@ -1,9 +1,6 @@
 //! The store itself: finding objects, and the changes that every way of writing one shares.
 
-use std::{
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use bowerbird_lifecycle::Clock;
 use rand::Rng;
@@ -15,7 +12,7 @@ use super::{
     commit::{Committer, Tables},
     data::{Data, Pin},
     error::{Error, StoreError},
-    index::{self, CONTENTS, Content, FILES, Index, OBJECTS, BUCKETS},
+    index::{self, BUCKETS, CONTENTS, Content, FILES, Index, OBJECTS},
     receive::blocking,
     record::{EventObject, EventRecord, Headers, ObjectRecord, Segment, encode, encode_segments},
 };
@@ -64,23 +61,20 @@ impl Store {
     /// Open the index and the files of a directory.
     pub(super) fn open_directory(root: &Path, reserve_bytes: u64) -> Result<(Arc<Index>, Arc<Data>), Error> {
         let path = root.join("index.redb");
-        let index = Index::open(&path)
-            .map_err(|source| Error::Index { path: path.clone(), source: Box::new(source) })
-            .map(Arc::new)?;
+        let index =
+            Index::open(&path).map_err(|source| Error::Index { path: path.clone(), source: Box::new(source) }).map(Arc::new)?;
         let data = index
             .read(|transaction| {
                 let files = transaction.open_table(FILES)?;
                 Data::open(&root.join("data"), reserve_bytes, |number| Ok(files.get(number)?.is_some()))
             })
             .map_err(|error| match error {
-                StoreError::Index(source) => Error::Index {
-                    path,
-                    source: Box::new(Arc::try_unwrap(source).unwrap_or(redb::Error::PreviousIo)),
-                },
-                StoreError::Io(source) => Error::Directory {
-                    root: root.to_owned(),
-                    source: std::io::Error::new(source.kind(), source.to_string()),
-                },
+                StoreError::Index(source) => {
+                    Error::Index { path, source: Box::new(Arc::try_unwrap(source).unwrap_or(redb::Error::PreviousIo)) }
+                }
+                StoreError::Io(source) => {
+                    Error::Directory { root: root.to_owned(), source: std::io::Error::new(source.kind(), source.to_string()) }
+                }
                 other => Error::Directory { root: root.to_owned(), source: std::io::Error::other(other) },
             })?;
         Ok((index, Arc::new(data)))
@@ -104,9 +98,7 @@ impl Store {
                     return Ok(Found { record, content, pin });
                 }
                 // Its files may have been removed before they were pinned; not if it is still the one after.
-                let current = index.read(|transaction| {
-                    index::object(&transaction.open_table(OBJECTS)?, &bucket, &key)
-                })?;
+                let current = index.read(|transaction| index::object(&transaction.open_table(OBJECTS)?, &bucket, &key))?;
                 if current.is_some_and(|current| current.version == record.version) {
                     return Ok(Found { record, content, pin });
                 }
@@ -241,7 +233,5 @@ pub(super) fn etag(value: &str) -> ETag {
 }
 
 pub(super) fn timestamp(milliseconds: i64) -> Timestamp {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-        .into()
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH).into()
 }

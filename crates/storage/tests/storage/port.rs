@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::support::{Store, bucket_options, content, crc64};
 use bowerbird_storage::{Audience, Bucket, Disposition, ErrorKind, PresignGet, PresignPut};
 use bytes::Bytes;
-use crate::support::{Store, bucket_options, content, crc64};
 
 #[tokio::test]
 async fn an_object_reads_back_as_it_was_written() {

@@ -188,3 +188,67 @@ impl Notifier for Listener {
         })
     }
 }
+
+/// The answer to a raw request.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Send a request byte by byte as given, and read the answer until the server hangs up.
+pub(crate) async fn raw(store: &Store, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let host = store.endpoint.trim_start_matches("http://");
+    #[expect(clippy::disallowed_methods, reason = "a raw client for our own listener")]
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length") || *name == "Transfer-Encoding") {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server may answer and hang up before it has read the body.
+    let _ = stream.write_all(body).await;
+    let declared = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    if declared.is_some_and(|(_, length)| length.parse().is_ok_and(|length: usize| length > body.len())) {
+        let _ = stream.shutdown().await;
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(answer.len());
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let body = answer.get(end + 4..).unwrap_or_default().to_vec();
+    Answer { status: status.unwrap_or(0), headers, body }
+}
+
+/// Send what a link says, with other headers or another body than it demands if need be.
+pub(crate) async fn follow(
+    store: &Store,
+    link: &bowerbird_storage::PresignedLink,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let target = format!("{}?{}", link.url.path(), link.url.query().unwrap_or_default());
+    raw(store, &link.method, &target, headers, body).await
+}
