@@ -157,7 +157,7 @@ pub async fn serve(
     let wake = Arc::clone(&committed);
     let (committer, commits) =
         Committer::start(Arc::clone(&index), Arc::clone(&data), options.clock.clone(), notifier.is_some(), move || {
-            wake.notify_one()
+            wake.notify_one();
         })
         .map_err(directory_error)?;
     let store = Arc::new(Store { index: Arc::clone(&index), data, committer, clock: options.clock, region: options.region });

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use aws_sdk_s3::{
+    operation::create_bucket::CreateBucketError,
+    types::{BucketLocationConstraint, CreateBucketConfiguration},
+};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
@@ -75,7 +78,7 @@ impl Bucket {
         match create.send().await {
             Ok(_) => Ok(()),
             // Another process was faster.
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_bucket_already_owned_by_you()) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(CreateBucketError::is_bucket_already_owned_by_you) => Ok(()),
             Err(error) => match Error::of("be made", error) {
                 error if error.kind() == ErrorKind::Denied => Err(denied()),
                 error => Err(error),

@@ -92,7 +92,7 @@ fn walk<R: serde::de::DeserializeOwned>(
                 return Ok(Page { entries, next: Some(last) });
             }
             if let Some(group) = group_of(key, query) {
-                last = group.to_owned();
+                group.clone_into(&mut last);
                 entries.push(Entry::Group(last.clone()));
                 match successor(index::object_key(&query.bucket, group).as_slice()) {
                     Some(behind) => from = Bound::Included(behind),
@@ -100,7 +100,7 @@ fn walk<R: serde::de::DeserializeOwned>(
                 }
                 continue 'seek;
             }
-            last = key.to_owned();
+            key.clone_into(&mut last);
             entries.push(Entry::Record(last.clone(), decode(record.value())?));
         }
         break;

@@ -217,7 +217,7 @@ impl Store {
             .committer
             .run(Vec::new(), move |tables| {
                 index::bucket(&tables.buckets, &bucket)?;
-                complete(tables, &bucket, &key, &upload_id, completion)
+                complete(tables, &bucket, &key, &upload_id, &completion)
             })
             .await?;
         let sums = record.checksums;
@@ -340,7 +340,7 @@ fn complete(
     bucket: &str,
     key: &str,
     upload_id: &str,
-    completion: Completion,
+    completion: &Completion,
 ) -> Result<super::record::ObjectRecord, StoreError> {
     let upload = index::upload(&tables.uploads, bucket, key, upload_id)?;
     let uploaded = index::parts(&tables.parts, upload_id, 0, usize::MAX)?;

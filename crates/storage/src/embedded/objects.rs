@@ -47,7 +47,7 @@ impl Store {
             size_bytes: received.size_bytes,
             headers: Headers {
                 content_type: input.content_type,
-                content_encoding: input.content_encoding.map(without_aws_chunked).unwrap_or_default(),
+                content_encoding: input.content_encoding.as_deref().and_then(without_aws_chunked),
                 content_language: input.content_language,
                 content_disposition: input.content_disposition,
                 cache_control: input.cache_control,
@@ -317,7 +317,7 @@ pub(super) fn checksum_type(composite: bool) -> s3s::dto::ChecksumType {
 }
 
 /// `aws-chunked` is how the body travelled, not what it is.
-fn without_aws_chunked(encoding: String) -> Option<String> {
+fn without_aws_chunked(encoding: &str) -> Option<String> {
     let kept: Vec<&str> = encoding.split(',').map(str::trim).filter(|name| *name != "aws-chunked" && !name.is_empty()).collect();
     (!kept.is_empty()).then(|| kept.join(","))
 }
@@ -327,6 +327,7 @@ fn shown_checksums(record: &ObjectRecord, wanted: bool) -> Option<Checksums> {
 }
 
 /// What a reader demands of the object, by RFC 9110 §13.2.2.
+#[expect(clippy::struct_field_names, reason = "they are the names of the headers")]
 pub(super) struct ReadCondition {
     pub(super) if_match: Option<ETagCondition>,
     pub(super) if_none_match: Option<ETagCondition>,
@@ -405,7 +406,7 @@ fn select(record: &ObjectRecord, content: &Content, range: Option<Range>, part_n
                 _ => return Err(unsatisfiable(size)),
             };
             let content_range = (size > 0).then(|| shown(&bounds));
-            Ok(Selected { content_range, bounds, parts_count })
+            Ok(Selected { bounds, content_range, parts_count })
         }
         (None, None) => Ok(Selected { bounds: 0..size, content_range: None, parts_count: None }),
     }

@@ -26,7 +26,7 @@ pub(super) const INLINE_BYTES: u64 = 4096;
 pub(super) const MAX_BODY_BYTES: u64 = 5 << 30;
 const BLOCK_BYTES: usize = 1 << 20;
 /// A client that sends nothing for so long has gone.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 /// A body that was read to its end, has the checksums it should, and is durable if it is a file.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use super::cors::Cors;
 /// Time for a request's head to arrive, and for an idle connection to ask again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// A peer that acknowledges nothing for so long has gone.
-const PEER_TIMEOUT: Duration = Duration::from_secs(120);
+const PEER_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// What connections share.
 pub(super) struct Server {
@@ -129,10 +129,12 @@ fn bare(status: StatusCode) -> Response<Body> {
 
 /// Decide what the protocol crate leaves open.
 fn admit(request: &mut Request<Incoming>) -> Result<(), S3Error> {
-    admit_head(request.method().clone(), request.uri().query().unwrap_or_default().to_owned(), request.headers_mut())
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let is_post = request.method() == Method::POST;
+    admit_head(is_post, &query, request.headers_mut())
 }
 
-fn admit_head(method: Method, query: String, headers: &mut HeaderMap) -> Result<(), S3Error> {
+fn admit_head(is_post: bool, query: &str, headers: &mut HeaderMap) -> Result<(), S3Error> {
     let refused = |code, why: &'static str| Err(S3Error::with_message(code, why));
     let parameter =
         |name: &str| query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)));
@@ -140,7 +142,7 @@ fn admit_head(method: Method, query: String, headers: &mut HeaderMap) -> Result<
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data"));
-    if method == Method::POST && is_form {
+    if is_post && is_form {
         // The protocol crate would read all of it into memory before it asks who sends it.
         return refused(S3ErrorCode::NotImplemented, "uploads by form are not supported; use a presigned PUT");
     }
@@ -178,7 +180,7 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, HeaderValue::from_static(value));
         }
-        admit_head(Method::PUT, query.to_owned(), &mut map).map(|()| map)
+        admit_head(false, query, &mut map).map(|()| map)
     }
 
     #[test]

@@ -230,6 +230,14 @@ async fn everything_is_synced_before_it_is_acknowledged() {
     order(4, &["index"]);
 }
 
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_leaves_everything_readable() {
     let root = TempDir::new().unwrap();
@@ -239,12 +247,6 @@ async fn a_full_disk_refuses_writes_and_leaves_everything_readable() {
     if !mounted.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: a small disk can only be mounted by root");
         return;
-    }
-    struct Unmount(PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-        }
     }
     let _unmount = Unmount(mount.clone());
     let mut options = options(&mount.join("store"));

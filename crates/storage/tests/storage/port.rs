@@ -119,13 +119,13 @@ async fn a_link_names_the_public_address_and_what_it_demands() {
         content_type: Some("text/plain".to_owned()),
         disposition: Disposition::Attachment,
     };
-    let link = bucket.presign_get("k", Duration::from_secs(60), &get, Audience::Public).await.unwrap();
+    let link = bucket.presign_get("k", Duration::from_mins(1), &get, Audience::Public).await.unwrap();
     assert_eq!(link.url.host_str(), Some("files.example"));
     assert!(link.url.query().unwrap().contains("response-content-disposition=attachment"), "{}", link.url);
     assert!(!format!("{link:?}").contains("Signature"));
     let put =
         PresignPut { content_length: 3, content_type: Some("text/plain".to_owned()), sha256: Some([1; 32]), if_none_match: true };
-    let link = bucket.presign_put("k", Duration::from_secs(60), &put, Audience::Internal).await.unwrap();
+    let link = bucket.presign_put("k", Duration::from_mins(1), &put, Audience::Internal).await.unwrap();
     let signed = link.url.query_pairs().find(|(name, _)| name == "X-Amz-SignedHeaders").unwrap().1.into_owned();
     for name in ["content-length", "content-type", "host", "if-none-match", "x-amz-checksum-sha256"] {
         assert!(signed.split(';').any(|signed| signed == name), "{name} is not signed: {signed}");

@@ -404,7 +404,7 @@ async fn a_truncated_upload_leaves_nothing() {
     let bucket = store.bucket().await;
     let put = bowerbird_storage::PresignPut { content_length: 100_000, content_type: None, sha256: None, if_none_match: false };
     let audience = bowerbird_storage::Audience::Internal;
-    let link = bucket.presign_put("key", std::time::Duration::from_secs(60), &put, audience).await.unwrap();
+    let link = bucket.presign_put("key", std::time::Duration::from_mins(1), &put, audience).await.unwrap();
     let answer = crate::support::follow(&store, &link, &[("Content-Length", "100000")], &content(1, 60_000)).await;
     assert!(answer.status == 400 || answer.status == 0, "{}", answer.status);
     assert_eq!(bucket.head("key").await.unwrap(), None);

@@ -1,7 +1,5 @@
 //! A store of its own for a test, reached over HTTP as clients reach it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its store has failed")]
-
 use std::{
     path::Path,
     sync::{Arc, Mutex},
@@ -209,16 +207,19 @@ impl Answer {
 
 /// Send a request byte by byte as given, and read the answer until the server hangs up.
 pub(crate) async fn raw(store: &Store, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    use std::fmt::Write;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     let host = store.endpoint.trim_start_matches("http://");
     #[expect(clippy::disallowed_methods, reason = "a raw client for our own listener")]
     let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length") || *name == "Transfer-Encoding") {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
