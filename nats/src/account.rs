@@ -47,7 +47,7 @@ pub struct Register {
     pub email: Option<String>,
     /// What people read; at most 100 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", oai(nullable, validator(max_length = 100)))]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_length = 1, max_length = 100)))]
     pub display_name: Option<String>,
 }
 

@@ -21,14 +21,14 @@ use crate::{
 )]
 pub struct Login {
     /// Account name, in any case.
-    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 254)))]
+    #[cfg_attr(feature = "openapi", oai(validator(max_length = 254)))]
     pub login: String,
     /// The password.
-    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 1024)))]
+    #[cfg_attr(feature = "openapi", oai(validator(max_length = 1024)))]
     pub password: String,
     /// What the owner will recognise the session by; at most 100 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", oai(nullable, validator(max_length = 100)))]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_length = 1, max_length = 100)))]
     pub device_name: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct Login {
 )]
 pub struct Refresh {
     /// The refresh token; a leading `Bearer ` is accepted.
-    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]
+    #[cfg_attr(feature = "openapi", oai(validator(max_length = 4096)))]
     pub refresh_token: String,
 }
 
@@ -56,7 +56,7 @@ pub struct Refresh {
 )]
 pub struct Logout {
     /// The refresh token; a leading `Bearer ` is accepted.
-    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 4096)))]
+    #[cfg_attr(feature = "openapi", oai(validator(max_length = 4096)))]
     pub refresh_token: String,
 }
 

@@ -46,7 +46,7 @@ impl AuthApi {
         &self,
         origin: Origin,
         /// Repeats with the same key and body have the effect of one, and the same answer.
-        #[oai(name = "Idempotency-Key", validator(min_length = 1, max_length = 255))]
+        #[oai(name = "Idempotency-Key", validator(max_length = 255, pattern = "^[!-~]+$"))]
         idempotency_key: Header<Option<String>>,
         body: StrictJson<Register>,
     ) -> Result<Registered, Refused> {

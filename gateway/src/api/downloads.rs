@@ -80,7 +80,7 @@ impl DownloadsApi {
         &self,
         caller: Caller,
         /// Repeats with the same key and body have the effect of one, and the same answer.
-        #[oai(name = "Idempotency-Key", validator(min_length = 1, max_length = 255))]
+        #[oai(name = "Idempotency-Key", validator(max_length = 255, pattern = "^[!-~]+$"))]
         idempotency_key: Header<Option<String>>,
         body: StrictJson<CreateDownload>,
     ) -> Result<Accepted, Refused> {

@@ -15,8 +15,8 @@ use tracing::{debug, warn};
 
 use super::wire::{Answer, Phase, Wire};
 
-/// Bytes that a request line and its headers may have.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Bytes that a request line and its headers may have: the longest filters of a list, each character escaped to twelve.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Headers that a request may have.
 const MAX_HEADERS: usize = 100;
 /// Bytes that a connection reads ahead of whoever consumes them.

@@ -157,11 +157,12 @@ async fn a_bad_idempotency_key_is_refused() {
     let caller = stage.caller();
     stage.reply("download.create", download());
     let long = "k".repeat(256);
-    let cases: [&[(&str, &str)]; 4] = [
+    let cases: [&[(&str, &str)]; 5] = [
         &[("idempotency-key", "")],
         &[("idempotency-key", &long)],
         &[("idempotency-key", "a"), ("idempotency-key", "b")],
         &[("idempotency-key", "\u{e9}")],
+        &[("idempotency-key", "a b")],
     ];
     for headers in cases {
         let all = [&[("content-type", "application/json")], headers].concat();
