@@ -299,7 +299,7 @@ mod tests {
             (r#"{"url": 5}"#, "url", "invalid type: integer, expected a string"),
             (r#"{"url": "x", "nonsense": 1}"#, "nonsense", "unknown field"),
             (r#"{"file_name": "x"}"#, "url", "missing field `url`"),
-            (r#"{}"#, "url", "missing field `url`"),
+            ("{}", "url", "missing field `url`"),
             (r#"{"url": "x", "url": "y"}"#, "url", "duplicate field `url`"),
             (r#"{"url": "x", "headers": {"A": "1", "A": "2"}}"#, "headers.A", "duplicate field `A`"),
             (r#"{"url": "x", "headers": {"A": 1}}"#, "headers.A", "invalid type: integer, expected a string"),
