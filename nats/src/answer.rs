@@ -142,8 +142,7 @@ impl ServiceBuilder {
         let mut tasks = JoinSet::new();
         for (limit, endpoint) in self.endpoints {
             let subject = endpoint.told().subject.clone();
-            let mut connection = self.bus.connection();
-            connection.mark_unchanged();
+            let connection = self.bus.connection();
             let requests = client.queue_subscribe(subject, QUEUE_GROUP.to_owned()).await?;
             let desk = Desk {
                 client: client.clone(),

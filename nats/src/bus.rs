@@ -25,7 +25,7 @@ const PUBLISHES_IN_FLIGHT: usize = 2048;
 /// Longest pause between two tries to connect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A missing stream is asked to be put back at most this often.
-const ENSURE_SPACING: Duration = Duration::from_secs(2);
+const ENSURE_SPACING: Duration = Duration::from_secs(1);
 
 /// How to reach the server.
 #[derive(Clone, Default)]
@@ -189,9 +189,11 @@ impl Bus {
         &self.0.subjects
     }
 
-    /// The state of the connection, for readiness.
+    /// The state of the connection, for readiness. `changed` tells of what changes from now on.
     pub fn connection(&self) -> watch::Receiver<Connection> {
-        self.0.connection.clone()
+        let mut connection = self.0.connection.clone();
+        connection.mark_unchanged();
+        connection
     }
 
     /// Whether the server answers right now.

@@ -270,7 +270,6 @@ where
     async fn receive(&mut self) -> PullEnd {
         let about_this_pull = format!("{}.{}", self.inbox, self.pull_no);
         let mut connection = self.bus.connection();
-        connection.mark_unchanged();
         let mut heard = Instant::now();
         while !self.held.is_empty() {
             let message = tokio::select! {

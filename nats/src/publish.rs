@@ -24,7 +24,7 @@ use crate::{
     event::Event,
     id::{AccountId, DownloadId, NodeId},
     key::KeySet,
-    subject::{Subject, WorkKind},
+    subject::{Meaning, Subject, WorkKind},
     topology,
 };
 
@@ -82,6 +82,19 @@ pub struct DeadLetter {
     /// Its headers.
     pub headers: Vec<(String, String)>,
     /// Its body.
+    pub body: Bytes,
+}
+
+/// Something told for eyes only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// `download`
+    pub area: String,
+    /// `progress`
+    pub name: String,
+    /// The thing that it is about.
+    pub entity_id: Uuid,
+    /// JSON.
     pub body: Bytes,
 }
 
@@ -275,6 +288,24 @@ impl Bus {
             .boxed())
     }
 
+    /// What is told of an account's things while they go on.
+    pub async fn listen_live(&self, account: AccountId) -> Result<impl Stream<Item = Live> + Send + Unpin + use<>, Error> {
+        let subject = self.subjects().live_of_account(account).nats();
+        let messages = self.0.client.subscribe(subject).await.map_err(|_| Error::Disconnected)?;
+        let subjects = self.subjects().clone();
+        Ok(messages
+            .filter_map(move |message| {
+                let live = match subjects.read(&message.subject) {
+                    Some(Meaning::Live { area, name, entity_id, .. }) => {
+                        Some(Live { area, name, entity_id, body: message.payload })
+                    }
+                    _ => None,
+                };
+                std::future::ready(live)
+            })
+            .boxed())
+    }
+
     fn outgoing_event(&self, event: &Event) -> Result<Outgoing, Error> {
         Ok(Outgoing {
             stream: topology::EVENTS,
@@ -299,7 +330,6 @@ impl Bus {
         let mut attempt = 0;
         loop {
             let mut connection = self.connection();
-            connection.mark_unchanged();
             let send = async { self.0.jetstream.send_publish(outgoing.subject.nats(), message.clone()).await?.await };
             let result = tokio::select! {
                 result = timeout_at(started + PATIENCE, send) => result,
