@@ -18,7 +18,7 @@ usage: bowerbird [--config FILE] <command> [options]
   actors    the work alone
   store     the embedded object store alone
   migrate   bring the database up to date
-  admin create --name NAME [--email ADDRESS]
+  admin create --name NAME
             make an account with the role `admin`; the password is the first line of standard input, or is
             generated and printed when that is a terminal or empty
   config show
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Actors,
     Store,
     Migrate,
-    AdminCreate { name: String, email: Option<String> },
+    AdminCreate { name: String },
     ConfigShow,
 }
 
@@ -111,17 +111,16 @@ fn up(words: &mut Words, config: &mut Option<PathBuf>) -> Result<UpOptions, Fail
 
 fn admin(words: &mut Words, config: &mut Option<PathBuf>) -> Result<Command, Failure> {
     words.expect("admin", "create")?;
-    let (mut name, mut email) = (None, None);
+    let mut name = None;
     while let Some(word) = words.next()? {
         match word.as_str() {
             "--config" => *config = Some(PathBuf::from(words.value("--config")?)),
             "--name" => name = Some(words.value("--name")?),
-            "--email" => email = Some(words.value("--email")?),
             other => return Err(refuse(&format!("`admin create` has no option `{other}`"))),
         }
     }
     let name = name.ok_or_else(|| refuse("`admin create` needs --name"))?;
-    Ok(Command::AdminCreate { name, email })
+    Ok(Command::AdminCreate { name })
 }
 
 struct Words {
@@ -184,7 +183,7 @@ mod tests {
             parsed("config show --config b.toml").unwrap(),
             Arguments { config: Some("b.toml".into()), command: Command::ConfigShow }
         );
-        assert_eq!(parsed("admin create --name ada").unwrap().command, Command::AdminCreate { name: "ada".into(), email: None });
+        assert_eq!(parsed("admin create --name ada").unwrap().command, Command::AdminCreate { name: "ada".into() });
         for (line, command) in [
             ("gateway", Command::Gateway),
             ("actors", Command::Actors),

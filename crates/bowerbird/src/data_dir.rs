@@ -20,6 +20,7 @@ use std::{
 use bowerbird_lifecycle::IdSource;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 
@@ -146,7 +147,7 @@ impl DataDir {
     }
 
     /// The key that signing keys are encrypted with; generated at the first start.
-    pub(crate) fn master_key(&self) -> Result<[u8; 32], Failure> {
+    pub(crate) fn master_key(&self) -> Result<Zeroizing<[u8; 32]>, Failure> {
         let file = self.join("master_key");
         if !file.exists() {
             if self.join("postgres/cluster").exists() {
@@ -188,11 +189,11 @@ impl Credentials {
 }
 
 /// 32 bytes in hexadecimal, as `auth.master_key_file` holds them.
-pub(crate) fn read_master_key(file: &Path) -> Result<[u8; 32], Failure> {
+pub(crate) fn read_master_key(file: &Path) -> Result<Zeroizing<[u8; 32]>, Failure> {
     let refused = |why: &str| Failure::Settings(format!("the master key {} {why}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| refused(&format!("cannot be read: {error}")))?;
+    let text = fs::read_to_string(file).map(Zeroizing::new).map_err(|error| refused(&format!("cannot be read: {error}")))?;
     let text = text.trim();
-    let mut key = [0_u8; 32];
+    let mut key = Zeroizing::new([0_u8; 32]);
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(refused("must be 64 hexadecimal digits; `openssl rand -hex 32` makes such a key"));
     }

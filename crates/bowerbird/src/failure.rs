@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// It ran, and a part of it failed too often to go on: exit code 70.
     #[error("{0}")]
     GaveUp(String),
+    /// A signal came before everything was started: exit code 0, as that is what was asked for.
+    #[error("stopped while starting")]
+    Stopped,
     /// A second signal: exit code 130, as a shell reports an interrupted program.
     #[error("ended at once, as a second signal asked; what was running resumes at the next start")]
     Aborted,
@@ -26,6 +29,7 @@ impl Failure {
             Failure::Settings(_) => 64,
             Failure::Unavailable(_) => 69,
             Failure::GaveUp(_) => 70,
+            Failure::Stopped => 0,
             Failure::Aborted => 130,
         })
     }

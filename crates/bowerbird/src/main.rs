@@ -5,6 +5,7 @@ mod children;
 mod data_dir;
 mod failure;
 mod listeners;
+mod process;
 mod role;
 
 use std::{
@@ -53,9 +54,13 @@ fn run() -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         match command {
             Command::Up(options) => Box::pin(role::up::run(settings, options)).await,
+            Command::Gateway => Box::pin(role::gateway::run(settings)).await,
+            Command::Actors => Box::pin(role::actors::run(settings)).await,
+            Command::Store => Box::pin(role::store::run(settings)).await,
             Command::Migrate => role::migrate::run(&settings).await,
+            Command::AdminCreate { name } => role::admin::create(&settings, &name).await,
+            // Done already.
             Command::Help | Command::Version | Command::ConfigShow => Ok(()),
-            _ => Ok(()),
         }
     });
     runtime.shutdown_timeout(LAST_THREADS);

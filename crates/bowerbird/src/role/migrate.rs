@@ -2,7 +2,10 @@
 
 use bowerbird_config::Settings;
 
-use crate::{failure::Failure, role::up::connect_database};
+use crate::{
+    failure::Failure,
+    process::{PATIENCE, connect_database, migrate},
+};
 
 /// Migrate the database that `database.url` names.
 pub(crate) async fn run(settings: &Settings) -> Result<(), Failure> {
@@ -12,8 +15,8 @@ pub(crate) async fn run(settings: &Settings) -> Result<(), Failure> {
                 .into(),
         ));
     };
-    let pool = connect_database(settings, url.expose()).await?;
-    let outcome = bowerbird_migrations::migrate(&pool).await.map_err(|error| Failure::Unavailable(error.to_string()));
+    let pool = connect_database(settings, url.expose(), PATIENCE).await?;
+    let outcome = migrate(&pool).await;
     pool.close().await;
     let outcome = outcome?;
     crate::print(&format!("schema {:04}, {} migrations applied\n", outcome.version, outcome.applied))
