@@ -38,7 +38,7 @@ prove:
 # Measurements beside peers, with the profile that is shipped.
 bench:
 	@scripts/setup --bench
-	cargo build --profile dist --locked --bin bowerbird
+	cargo build --profile dist --locked -p bowerbird -p bowerbird-bench
 	@scripts/bench
 
 clean:

@@ -101,17 +101,26 @@ fn configuration(folder: &Path, credentials: &Credentials) -> String {
     )
 }
 
-/// The first nats-server that is new enough; if there are only old ones, the sentence names the first.
 async fn find() -> Result<PathBuf, Failure> {
-    let mut too_old = None;
+    let mut found = Vec::new();
     for candidate in program::candidates("nats-server").await {
         match program::version(&candidate).await {
+            // The rest need not be asked.
             Some(version) if version >= OLDEST => return Ok(candidate),
-            Some(version) => too_old = too_old.or(Some((version, candidate))),
+            Some(version) => found.push((version, candidate)),
             None => {}
         }
     }
-    Err(Failure::Unavailable(match too_old {
+    choose(found)
+}
+
+/// The first nats-server that is new enough; if there are only old ones, the sentence names the first.
+fn choose(found: Vec<(Version, PathBuf)>) -> Result<PathBuf, Failure> {
+    let first = found.first().cloned();
+    if let Some((_, path)) = found.into_iter().find(|(version, _)| *version >= OLDEST) {
+        return Ok(path);
+    }
+    Err(Failure::Unavailable(match first {
         Some((version, path)) => format!(
             "nats-server {version} at {} is too old, {OLDEST} or newer is needed; run scripts/setup, or set nats.url to a server \
              that runs already",
@@ -132,4 +141,20 @@ async fn greets(port: u16) -> bool {
     };
     let mut greeting = [0_u8; 4];
     stream.read_exact(&mut greeting).await.is_ok() && &greeting == b"INFO"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_or_old_server_is_a_sentence_that_says_what_to_do() {
+        let old = (Version(2, 9), PathBuf::from("/usr/sbin/nats-server"));
+        let new = (Version(2, 16), PathBuf::from("/opt/nats-server"));
+        assert_eq!(choose(vec![old.clone(), new]).unwrap(), PathBuf::from("/opt/nats-server"));
+        let refused = choose(vec![old]).unwrap_err().to_string();
+        assert!(refused.contains("2.9 at /usr/sbin/nats-server is too old, 2.15"), "{refused}");
+        let missing = choose(Vec::new()).unwrap_err();
+        assert!(matches!(&missing, Failure::Unavailable(sentence) if sentence.contains("scripts/setup")), "{missing}");
+    }
 }

@@ -267,20 +267,23 @@ async fn programs(cluster: &Path) -> Result<PathBuf, Failure> {
         }
     }
     found.sort();
-    let newest = found.last().cloned();
-    let wanted = fs::read_to_string(cluster.join("PG_VERSION")).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    if let Some(wanted) = wanted {
-        return found.into_iter().rev().find(|(Version(major, _), _)| *major == wanted).map(|(_, folder)| folder).ok_or_else(
-            || {
-                Failure::Unavailable(format!(
-                    "the database in {} was made by PostgreSQL {wanted}, which is not installed; install postgresql-{wanted}, or \
+    let made_by = fs::read_to_string(cluster.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
+    choose(found, made_by, cluster)
+}
+
+/// From what is installed, oldest first: the same major version that made the cluster, or the newest for a new one.
+fn choose(found: Vec<(Version, PathBuf)>, made_by: Option<u32>, cluster: &Path) -> Result<PathBuf, Failure> {
+    if let Some(wanted) = made_by {
+        let same = found.into_iter().rev().find(|(Version(major, _), _)| *major == wanted);
+        return same.map(|(_, folder)| folder).ok_or_else(|| {
+            Failure::Unavailable(format!(
+                "the database in {} was made by PostgreSQL {wanted}, which is not installed; install postgresql-{wanted}, or \
                  move the data to a newer one as docs/operations.md says",
-                    cluster.display()
-                ))
-            },
-        );
+                cluster.display()
+            ))
+        });
     }
-    match newest {
+    match found.into_iter().next_back() {
         Some((Version(major, _), folder)) if major >= OLDEST_MAJOR => Ok(folder),
         Some((version, folder)) => Err(Failure::Unavailable(format!(
             "PostgreSQL {version} in {} is too old, {OLDEST_MAJOR} or newer is needed; run scripts/setup, or set database.url to a \
@@ -302,6 +305,21 @@ fn last_lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_is_run_by_the_version_that_made_it() {
+        let (old, new) = ((Version(15, 18), PathBuf::from("/15")), (Version(17, 2), PathBuf::from("/17")));
+        let cluster = Path::new("/srv/cluster");
+        let both = vec![old.clone(), new.clone()];
+        assert_eq!(choose(both.clone(), None, cluster).unwrap(), PathBuf::from("/17"));
+        assert_eq!(choose(both, Some(15), cluster).unwrap(), PathBuf::from("/15"));
+        let gone = choose(vec![new], Some(15), cluster).unwrap_err().to_string();
+        assert!(gone.contains("install postgresql-15"), "{gone}");
+        let ancient = choose(vec![(Version(13, 4), PathBuf::from("/13"))], None, cluster).unwrap_err().to_string();
+        assert!(ancient.contains("PostgreSQL 13.4 in /13 is too old, 15 or newer"), "{ancient}");
+        let missing = choose(Vec::new(), None, cluster).unwrap_err().to_string();
+        assert!(missing.contains("no PostgreSQL") && missing.contains("database.url"), "{missing}");
+    }
 
     #[test]
     fn a_url_with_an_odd_folder_reads_back_as_it_was_meant() {
