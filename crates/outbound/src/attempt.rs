@@ -98,6 +98,8 @@ impl<'a> Attempt<'a> {
         let probing = Box::pin(probe(&session, self.transfer, self.whole, &self.engine.clock));
         let (open, facts) = self.unless_canceled(probing).await?.map_err(|error| sort(error, None, false))?;
         self.check_size(facts.total_bytes)?;
+        let expected = self.expected(facts.digest.as_ref());
+        let resumable = facts.ranged && !self.whole && (facts.validator.is_some() || expected.is_some());
         let source = Arc::new(Source {
             session,
             clock: self.engine.clock.clone(),
@@ -107,15 +109,14 @@ impl<'a> Attempt<'a> {
             route: facts.route.clone().into(),
             validator: facts.validator.clone(),
             total_bytes: facts.total_bytes,
+            resumable,
             received: 0.into(),
         });
-        let expected = self.expected(facts.digest.as_ref());
-        let resumable = facts.ranged && !self.whole && (facts.validator.is_some() || expected.is_some());
         if let Some(total) = facts.total_bytes
             && total <= smallest
         {
             loan.shrink(total);
-            return self.small(&source, open, &facts, total, loan, resumable).await;
+            return self.small(&source, open, &facts, total, loan).await;
         }
         let cut = match facts.total_bytes {
             Some(total) => Cut::new(total, smallest, memory.largest_part_bytes())
@@ -130,7 +131,7 @@ impl<'a> Attempt<'a> {
             // It may end within the first part; then there is nothing to cut.
             missing.take();
             let job = Job::new(1, 0, capacity(smallest), loan);
-            let (job, rest, ended) = self.fetch_alone(&source, job, open.take(), resumable).await?;
+            let (job, rest, ended) = self.fetch_alone(&source, job, open.take()).await?;
             if ended {
                 return self.put_whole(job, &facts).await;
             }
@@ -154,7 +155,7 @@ impl<'a> Attempt<'a> {
             file_name: facts.file_name.clone(),
         };
         noted(self.unless_canceled(self.ledger.adopt_upload(&plan)).await?)?;
-        let flight = Flight::new(self, source, cut, plan.clone(), missing, Vec::new(), resumable, self.sums(expected));
+        let flight = Flight::new(self, source, cut, plan.clone(), missing, Vec::new(), self.sums(expected));
         let landed = flight.run(open, first, spare, progressed).await?;
         self.finish(&plan, landed, expected, facts.end_is_marked).await
     }
@@ -183,6 +184,7 @@ impl<'a> Attempt<'a> {
             route: None.into(),
             validator: plan.validator.clone(),
             total_bytes: plan.total_bytes,
+            resumable: true,
             received: 0.into(),
         });
         let asking = Box::pin(source.ask(range.start, missing.run_end(number)));
@@ -193,7 +195,7 @@ impl<'a> Attempt<'a> {
         };
         // From the start the sums are in order only if nothing is there yet.
         let sums = if parts.is_empty() { self.sums(expected) } else { None };
-        let flight = Flight::new(self, Arc::clone(&source), cut, plan.clone(), missing, parts, true, sums);
+        let flight = Flight::new(self, source, cut, plan.clone(), missing, parts, sums);
         let landed = flight.run(Some(open), None, Some(loan), progressed).await?;
         self.finish(plan, landed, expected, true).await
     }
@@ -214,17 +216,9 @@ impl<'a> Attempt<'a> {
     }
 
     /// Content of a known length that fits into one part.
-    async fn small(
-        &self,
-        source: &Arc<Source>,
-        open: Open,
-        facts: &Facts,
-        total: u64,
-        loan: Loan,
-        resumable: bool,
-    ) -> Result<Completed, Ended> {
+    async fn small(&self, source: &Arc<Source>, open: Open, facts: &Facts, total: u64, loan: Loan) -> Result<Completed, Ended> {
         let job = Job::new(1, 0, capacity(total), loan);
-        let (job, _, _) = self.fetch_alone(source, job, Some(open), resumable).await?;
+        let (job, _, _) = self.fetch_alone(source, job, Some(open)).await?;
         self.put_whole(job, facts).await
     }
 
@@ -234,7 +228,6 @@ impl<'a> Attempt<'a> {
         source: &Arc<Source>,
         mut job: Job,
         mut open: Option<Open>,
-        resumable: bool,
     ) -> Result<(Job, Option<Open>, bool), Ended> {
         let mut delay = Duration::ZERO;
         loop {
@@ -243,7 +236,7 @@ impl<'a> Attempt<'a> {
             job = fetched.job;
             match fetched.result {
                 Ok(ended) => return Ok((job, fetched.open, ended)),
-                Err(error) => delay = self.wait_after(error, &mut job, None, resumable)?,
+                Err(error) => delay = self.wait_after(error, &mut job, None, source.resumable)?,
             }
         }
     }
@@ -439,7 +432,7 @@ fn sort(error: FetchError, plan: Option<&PlanRecord>, begun: bool) -> Ended {
     }
 }
 
-fn restart(reason: RestartReason, plan: &PlanRecord, then: Then) -> Ended {
+pub(crate) fn restart(reason: RestartReason, plan: &PlanRecord, then: Then) -> Ended {
     Ended::Restart { reason, upload_id: Some(plan.upload_id.clone()), then }
 }
 

@@ -87,6 +87,8 @@ pub(crate) struct Source {
     /// For `If-Range`, and what every answer must carry.
     pub(crate) validator: Option<String>,
     pub(crate) total_bytes: Option<u64>,
+    /// Whether a second answer may be put behind a first one: something tells their versions apart, or a digest will.
+    pub(crate) resumable: bool,
     /// Bytes received so far, of all parts.
     pub(crate) received: AtomicU64,
 }
@@ -228,6 +230,7 @@ async fn fill(source: &Source, job: &mut Job, open: &mut Option<Open>, ask_until
         }
         let answer = match open {
             Some(answer) => answer,
+            None if !source.resumable => return Err(FetchError::RangesBroken),
             None => match source.ask(job.position(), ask_until).await? {
                 Some(answer) => open.insert(answer),
                 None => return Ok(true),

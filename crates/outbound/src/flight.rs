@@ -17,13 +17,12 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    attempt::{Attempt, Ended, capacity, sort_sink_error, try_store},
+    attempt::{Attempt, Ended, Then, capacity, restart, sort_sink_error, try_store},
     digest::{Hasher, Summed, Sums},
     engine::storage_unavailable,
-    error::ErrorCode,
     fetch::{FetchError, Fetched, Job, Open, Source, fetch_part},
     growth::{Growth, LOOK_EVERY},
-    ledger::{LedgerError, PartRecord, PlanRecord, Progress},
+    ledger::{LedgerError, PartRecord, PlanRecord, Progress, RestartReason},
     memory::Loan,
     plan::{Cut, Missing},
     sink::SinkError,
@@ -82,7 +81,6 @@ pub(crate) struct Flight<'a> {
     cut: Cut,
     plan: PlanRecord,
     missing: Missing,
-    resumable: bool,
     growth: Growth,
     open: Option<Open>,
     spare: Vec<(Loan, bytes::BytesMut)>,
@@ -111,11 +109,10 @@ impl<'a> Flight<'a> {
         plan: PlanRecord,
         missing: Missing,
         stored: Vec<PartRecord>,
-        resumable: bool,
         sums: Option<Sums>,
     ) -> Self {
         // One answer is of one version; two are so only if something tells, and can be cut only if the end is known.
-        let parallel = resumable && cut.total_bytes().is_some();
+        let parallel = source.resumable && cut.total_bytes().is_some();
         let most = if parallel { attempt.transfer.max_connections } else { 1 };
         Flight {
             attempt,
@@ -123,7 +120,6 @@ impl<'a> Flight<'a> {
             cut,
             plan,
             missing,
-            resumable,
             growth: Growth::new(most),
             open: None,
             spare: Vec::new(),
@@ -160,6 +156,7 @@ impl<'a> Flight<'a> {
             self.spare.push((loan, buffer));
         }
         let result = Box::pin(self.fly(progressed)).await;
+        self.give_back_spare(0);
         match result {
             Ok(()) => {}
             Err(Ended::Fenced) => return Err(Ended::Fenced),
@@ -238,9 +235,9 @@ impl<'a> Flight<'a> {
             let Some((number, range)) = self.missing.take() else { return Ok(()) };
             let open = self.open.take_if(|open| open.next <= range.start);
             let open = open.filter(|open| open.next == range.start);
-            if open.is_none() && !self.resumable {
-                // Nothing can be asked for a second time.
-                return Err(Ended::failed(ErrorCode::ConnectFailed, "the connection broke", true));
+            if open.is_none() && !self.source.resumable {
+                // The one answer ended in good order before the content did, and no second one may be put behind it.
+                return Err(restart(RestartReason::NotResumable, &self.plan, Then::AgainWhole));
             }
             // Alone on the road, ask for all that is missing in a row, so that not every part pays for a request.
             let until = if connections == 1 { self.missing.run_end(number) } else { Some(range.end) };
@@ -301,7 +298,7 @@ impl<'a> Flight<'a> {
                 if matches!(error, FetchError::Transient { throttled: true, .. }) {
                     self.growth.throttled();
                 }
-                let delay = self.attempt.wait_after(error, &mut job, Some(&self.plan), self.resumable)?;
+                let delay = self.attempt.wait_after(error, &mut job, Some(&self.plan), self.source.resumable)?;
                 self.waiting_to_retry.insert(job.number);
                 let until = self.cut.total_bytes().and_then(|_| self.cut.range(job.number)).map(|range| range.end);
                 self.fetching.spawn(fetch_part(Arc::clone(&self.source), job, None, until, delay));
@@ -382,6 +379,15 @@ impl<'a> Flight<'a> {
         if wanted && (last_one || !self.attempt.engine.memory.somebody_waits()) {
             self.spare.push((loan, buffer));
         } else {
+            loan.give_back(buffer);
+        }
+    }
+
+    /// Buffers that lie idle, but for so many, go to whoever needs them.
+    fn give_back_spare(&mut self, keep: usize) {
+        while self.spare.len() > keep
+            && let Some((loan, buffer)) = self.spare.pop()
+        {
             loan.give_back(buffer);
         }
     }
@@ -487,6 +493,9 @@ impl<'a> Flight<'a> {
         let bytes = received - self.received_before;
         let elapsed = self.looked_at.elapsed();
         (self.received_before, self.looked_at) = (received, Instant::now());
+        if self.attempt.engine.memory.somebody_waits() {
+            self.give_back_spare(usize::from(self.fetching.is_empty() && self.held.is_empty()));
+        }
         let short = self.short_of_memory.map(|since| since.elapsed());
         self.growth.look(bytes, short.is_some());
         // A part that backs off must not keep the memory of those behind it.

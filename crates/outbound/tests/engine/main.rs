@@ -6,4 +6,5 @@ mod client;
 mod lying;
 mod ssrf;
 mod support;
+mod tls;
 mod transfer;

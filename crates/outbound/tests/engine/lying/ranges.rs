@@ -142,3 +142,21 @@ async fn what_is_said_about_ranges_beforehand_counts_for_nothing() {
     outcome.is(&content);
     assert_eq!(outcome.restarts(), [RestartReason::NotResumable]);
 }
+
+#[tokio::test]
+async fn short_ranges_without_a_validator_are_never_put_together() {
+    for len in [LEN, PART / 2] {
+        let (old, new) = (Content::new(33, len), Content::new(34, len));
+        let (first, then) = (old.clone(), new.clone());
+        let outcome = Outcome::of(&[old, new.clone()], move |request| {
+            let served = if request.index == 0 { &first } else { &then };
+            let Some((from, _)) = request.range() else { return whole(served).without("etag").acts() };
+            let asked =
+                Request { headers: vec![("range".to_owned(), format!("bytes={from}-{}", from + 19_999))], ..request.clone() };
+            partial(served, &asked).without("etag").acts()
+        })
+        .await;
+        outcome.is(&new);
+        assert_eq!(outcome.restarts(), [RestartReason::NotResumable]);
+    }
+}
