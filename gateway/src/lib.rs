@@ -18,12 +18,18 @@ mod refused;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use bowerbird_config::Settings;
-use bowerbird_lifecycle::{Health, IdSource, Metrics, Shutdown, Tasks};
-use bowerbird_nats::{bus::Bus, credential::Verifier};
+use bowerbird_lifecycle::{Component, Health, IdSource, Metrics, Shutdown, Tasks};
+use bowerbird_nats::{
+    bus::{Bus, Connection},
+    credential::Verifier,
+};
 use bowerbird_outbound::Client;
 use poem::{EndpointExt, Route};
 use poem_openapi::{LicenseObject, OpenApi, OpenApiService};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 
 use self::{
     actors::Actors,
@@ -98,6 +104,7 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
         operations: operations.local_addr().map_err(Error::Listener)?,
     };
     let measured = Measured::register(&metrics);
+    let connection = bus.connection();
     let actors = Actors::new(bus, gateway.request_timeout.get());
     let content = Content {
         actors: actors.clone(),
@@ -136,12 +143,27 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
     let internal_bounds = Bounds { max_connections: MAX_OPERATIONS_CONNECTIONS, patience };
     tasks.spawn(server::serve(api, public, bounds, shutdown.clone(), tasks.clone()));
     tasks.spawn(server::serve(operations, internal, internal_bounds, shutdown.clone(), tasks.clone()));
-    component.ready();
     tasks.spawn(async move {
-        shutdown.stopping().await;
-        component.not_ready("stopping");
+        tokio::select! {
+            () = report(&component, connection) => {}
+            () = shutdown.stopping() => component.not_ready("stopping"),
+        }
     });
     Ok(running)
+}
+
+/// Without the bus there is nobody to ask, so there is no use in sending requests here.
+async fn report(component: &Component, mut connection: watch::Receiver<Connection>) {
+    loop {
+        match *connection.borrow_and_update() {
+            Connection::Connected => component.ready(),
+            Connection::Disconnected { .. } => component.not_ready("the NATS server is not reachable"),
+            Connection::Closed => component.not_ready("the connection to the NATS server is closed"),
+        }
+        if connection.changed().await.is_err() {
+            return component.not_ready("the connection to the NATS server is gone");
+        }
+    }
 }
 
 /// The OpenAPI document of the API, as `/openapi.json` serves it.

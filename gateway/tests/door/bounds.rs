@@ -86,6 +86,25 @@ async fn what_is_not_http_gets_a_problem_all_the_same() {
 }
 
 #[tokio::test]
+async fn odd_targets_are_answered_like_any_other() {
+    let stage = Stage::set().await;
+    let cases = [
+        ("OPTIONS *", "404"),
+        ("CONNECT a:80", "404"),
+        ("GET http://elsewhere.example/v1/account", "401"),
+        ("GET /v1/%61ccount", "404"),
+        ("GET /v1/downloads/%30198c0de-7a2b-7c3d-8e4f-0123456789ad", "401"),
+        ("GET /v1/downloads/../account", "404"),
+        ("GET /%ff%00%0d%0a", "400"),
+    ];
+    for (line, status) in cases {
+        let answer = exchange(&stage, &format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
+        assert_eq!(problem(&answer)["status"].to_string(), status, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_large_is_431() {
     let stage = Stage::set().await;
     let long = "x".repeat(40_000);

@@ -185,11 +185,13 @@ async fn a_lost_bus_is_503_until_it_is_back() {
         caller.get("/v1/account").await.ok().filter(|answer| answer.status == 503)
     })
     .await;
+    assert!(!stage.health.is_ready());
     stage.nats.restart().await;
     eventually(Duration::from_secs(30), "the bus is back", async || {
         caller.get("/v1/account").await.ok().filter(|answer| answer.status == 200)
     })
     .await;
+    assert!(stage.health.is_ready());
 }
 
 #[tokio::test]
@@ -197,7 +199,7 @@ async fn an_orderly_stop_lets_what_runs_finish() {
     let stage = Stage::set().await;
     stage.reply("account.get", account());
     stage.caller().get("/v1/account").await.unwrap().expect(200).unwrap();
-    assert!(stage.health.is_ready());
+    eventually(Duration::from_secs(5), "ready", async || stage.health.is_ready().then_some(())).await;
     stage.shutdown.stop();
     assert!(stage.tasks.wait(Duration::from_secs(10)).await);
     assert!(!stage.health.is_ready());

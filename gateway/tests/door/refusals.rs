@@ -1,5 +1,8 @@
 //! What the gateway refuses by itself: no token, and everything that is not a request of the documented shape.
 
+use std::time::Duration;
+
+use bowerbird_testkit::eventually;
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
@@ -251,7 +254,8 @@ async fn the_operations_listener_tells_life_readiness_and_figures() {
     let stage = Stage::set().await;
     let operations = bowerbird_testkit::http::Http::new(stage.running.operations.to_string());
     assert_eq!(operations.get("/livez").await.unwrap().expect(200).unwrap(), json!({ "status": "alive" }));
-    let ready = operations.get("/readyz").await.unwrap().expect(200).unwrap();
+    let ready =
+        eventually(Duration::from_secs(5), "ready", async || operations.get("/readyz").await.unwrap().expect(200).ok()).await;
     assert_eq!(ready, json!({ "ready": true, "parts": [{ "name": "gateway", "ready": true }] }));
     stage.health.component("bus").not_ready("the NATS server is not reachable");
     let report = operations.get("/readyz").await.unwrap().expect(503).unwrap();
