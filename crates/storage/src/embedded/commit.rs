@@ -21,6 +21,9 @@ use bowerbird_lifecycle::Clock;
 const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 
+/// From this size on the index is kept so that it opens at once after a crash.
+const QUICK_REPAIR_FROM_BYTES: u64 = 256 << 20;
+
 /// The tables of the index while a group of changes is applied, and what else happens with the commit.
 ///
 /// A change that refuses must do so before it writes: the others of its group are committed nevertheless.
@@ -137,7 +140,9 @@ fn run(mut queue: mpsc::Receiver<Job>, index: &Index, data: &Data, clock: &Clock
         let files: Vec<u64> = jobs.iter().flat_map(|job| job.files.iter().copied()).collect();
         let mut settles = Vec::with_capacity(jobs.len());
         let outcome = data.sync_names(&files).map_err(StoreError::from).and_then(|()| {
-            index.write(|transaction| {
+            index.write(|mut transaction| {
+                // A small index is repaired in no time after a crash; a large one pays a little with each commit instead.
+                transaction.set_quick_repair(index.size_bytes() > QUICK_REPAIR_FROM_BYTES);
                 let mut tables = Tables::open(&transaction, clock, journal)?;
                 for job in jobs.drain(..) {
                     settles.push((job.change)(&mut tables)?);

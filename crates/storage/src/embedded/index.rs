@@ -85,6 +85,11 @@ impl Index {
         write(database.begin_write()?)
     }
 
+    /// Size of the database's file.
+    pub(super) fn size_bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+
     /// Close the database, once nobody reads it any more. What comes later is refused.
     pub(super) fn close(&self) {
         drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());

@@ -19,7 +19,7 @@ use super::{
     index::{self, BUCKETS, Content, PARTS, UPLOADS},
     objects::{ReadCondition, checksum_type, declared_length, keep_if_listed, source_of},
     read::ObjectBytes,
-    receive::{Intake, Received, ReceivedContent, blocking, receive},
+    receive::{Intake, Received, ReceivedContent, blocking, discard, receive},
     record::{Headers, PartRecord, Segment, UploadRecord, encode},
     store::{Found, NewContent, NewObject, Store, WriteCondition, etag, new_etag, replace_object, timestamp},
 };
@@ -92,7 +92,13 @@ impl Store {
         let S3Request { input, headers, trailing_headers, .. } = request;
         let number = part_number(input.part_number)?;
         let length_bytes = declared_length(input.content_length)?;
-        let upload = self.find_upload(&input.bucket, &input.key, &input.upload_id).await?;
+        let upload = match self.find_upload(&input.bucket, &input.key, &input.upload_id).await {
+            Ok(upload) => upload,
+            Err(error) => {
+                discard(input.body).await;
+                return Err(error.into());
+            }
+        };
         let mut expectation = Expectation::of_headers(&headers)?;
         let named = input.checksum_algorithm.as_ref().map(ChecksumAlgorithm::as_str);
         let wanted = [named, upload.checksum_algorithm.as_deref()];

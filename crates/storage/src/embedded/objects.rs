@@ -18,18 +18,22 @@ use super::{
     error::StoreError,
     index::{self, Content},
     read::ObjectBytes,
-    receive::{Intake, ReceivedContent, blocking, receive},
+    receive::{Intake, ReceivedContent, blocking, discard, receive},
     record::{Headers, ObjectRecord, Segment},
     store::{Found, NewContent, NewObject, Store, WriteCondition, etag, remove_object, replace_object, timestamp},
 };
 
 impl Store {
     pub(super) async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let S3Request { input, headers, trailing_headers, .. } = request;
+        let S3Request { mut input, headers, trailing_headers, .. } = request;
         let length_bytes = declared_length(input.content_length)?;
-        let condition = WriteCondition { if_match: input.if_match, if_none_match: input.if_none_match };
-        // Asked again when it counts; here so that a body in vain is not sent.
-        condition.check(self.record(&input.bucket, &input.key).await?.as_ref())?;
+        let condition = WriteCondition { if_match: input.if_match.take(), if_none_match: input.if_none_match.take() };
+        // Asked again when it counts; here so that a body is not written in vain.
+        let wanted = self.record(&input.bucket, &input.key).await.and_then(|current| condition.check(current.as_ref()));
+        if let Err(error) = wanted {
+            discard(input.body).await;
+            return Err(error.into());
+        }
         let mut expectation = Expectation::of_headers(&headers)?;
         expectation.announced.extend(input.checksum_algorithm.as_ref().and_then(|name| Algorithm::parse(name.as_str())));
         let intake = Intake { body: input.body, length_bytes, expectation, trailer: trailing_headers, may_inline: true };
@@ -205,6 +209,9 @@ impl Store {
             return Err(StoreError::Invalid("at most 1000 keys can be deleted at once".to_owned()).into());
         }
         let quiet = delete.quiet.unwrap_or(false);
+        if delete.objects.iter().any(|object| object.version_id.as_deref().is_some_and(|version| version != "null")) {
+            return Err(S3Error::with_message(S3ErrorCode::NoSuchVersion, "there are no versions here"));
+        }
         let keys: Vec<String> = delete.objects.into_iter().map(|object| object.key).collect();
         let deleted = self
             .committer

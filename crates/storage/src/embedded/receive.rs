@@ -24,6 +24,9 @@ use super::{
 pub(super) const INLINE_BYTES: u64 = 4096;
 /// The longest body of one request: 5 GiB, as everywhere.
 pub(super) const MAX_BODY_BYTES: u64 = 5 << 30;
+/// How much of a refused body is read for the sake of the answer, and for how long.
+const DISCARD_BYTES: usize = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 const BLOCK_BYTES: usize = 1 << 20;
 /// A client that sends nothing for so long has gone.
 const STALL: Duration = Duration::from_mins(1);
@@ -81,6 +84,31 @@ impl Writer {
 
 /// Read a body to its end.
 pub(super) async fn receive(data: &Arc<Data>, mut intake: Intake) -> Result<Received, StoreError> {
+    let received = receive_all(data, &mut intake).await;
+    if received.is_err() {
+        discard(intake.body.take()).await;
+    }
+    received
+}
+
+/// Read what is left of a body that is refused, within reason: a client that is still sending would be cut off before it
+/// can read the answer.
+pub(super) async fn discard(body: Option<StreamingBlob>) {
+    let Some(mut body) = body else { return };
+    let mut left = DISCARD_BYTES;
+    let drain = async {
+        while let Some(Ok(chunk)) = body.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // What was not read in time is given up; the connection ends with it.
+    let _ = timeout(DISCARD_TIME, drain).await;
+}
+
+async fn receive_all(data: &Arc<Data>, intake: &mut Intake) -> Result<Received, StoreError> {
     if intake.length_bytes > MAX_BODY_BYTES {
         return Err(StoreError::TooLarge("a body may have 5 GiB; send larger objects in parts".to_owned()));
     }

@@ -75,7 +75,7 @@ impl Server {
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).pipeline_flush(true);
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -138,6 +138,13 @@ fn admit_head(is_post: bool, query: &str, headers: &mut HeaderMap) -> Result<(),
     let refused = |code, why: &'static str| Err(S3Error::with_message(code, why));
     let parameter =
         |name: &str| query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| key.eq_ignore_ascii_case(name)));
+    if let Some(name) = UNSUPPORTED.iter().find(|name| headers.contains_key(**name)) {
+        let why = format!("{name} is not supported; what it asks for would not be done");
+        return Err(S3Error::with_message(S3ErrorCode::NotImplemented, why));
+    }
+    if parameter("versionId").is_some_and(|(_, version)| !version.is_empty() && version != "null") {
+        return refused(S3ErrorCode::NoSuchVersion, "there are no versions here");
+    }
     let is_form = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -167,6 +174,18 @@ fn admit_head(is_post: bool, query: &str, headers: &mut HeaderMap) -> Result<(),
     }
     Ok(())
 }
+
+/// Headers that ask for more than bytes and metadata. To ignore one would be to promise something and not do it.
+const UNSUPPORTED: [&str; 8] = [
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-tagging",
+    "x-amz-website-redirect-location",
+    "x-amz-write-offset-bytes",
+];
 
 /// Headers that clients add by themselves and that grant nothing.
 const HARMLESS: [&str; 4] = ["x-amz-content-sha256", "x-amz-date", "x-amz-user-agent", "x-amz-checksum-mode"];
@@ -198,6 +217,14 @@ mod tests {
         assert!(admitted("X-Amz-SignedHeaders=host&X-Amz-Signature=00", &[copy]).is_err());
         assert!(admitted("X-Amz-SignedHeaders=host%3Bx-amz-copy-source&X-Amz-Signature=00", &[copy]).is_ok());
         assert!(admitted("X-Amz-SignedHeaders=host&X-Amz-Signature=00", &[("x-amz-date", "now")]).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_rather_than_ignored() {
+        assert!(admitted("", &[("x-amz-write-offset-bytes", "10")]).is_err());
+        assert!(admitted("", &[("x-amz-server-side-encryption-customer-algorithm", "AES256")]).is_err());
+        assert!(admitted("versionId=abc", &[]).is_err());
+        assert!(admitted("versionId=null", &[]).is_ok());
     }
 
     #[test]

@@ -287,6 +287,54 @@ async fn a_full_disk_refuses_writes_and_leaves_everything_readable() {
 }
 
 #[tokio::test]
+async fn a_reader_that_does_not_read_costs_no_memory() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const PART: usize = 16 << 20;
+    const PARTS: u32 = 8;
+    let root = TempDir::new().unwrap();
+    let process = Process::start(root.path(), &[]);
+    let bucket = process.bucket();
+    let upload = bucket.create_multipart("large", None).await.unwrap();
+    let body = content(1, PART);
+    let crc = crc64(&body);
+    let mut parts = Vec::new();
+    let mut whole = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+    for number in 1..=PARTS {
+        parts.push((number, bucket.upload_part("large", &upload, number, body.clone(), crc).await.unwrap(), crc));
+        whole.update(&body);
+    }
+    let size = u64::from(PARTS) * PART as u64;
+    bucket.complete_multipart("large", &upload, &parts, size, whole.finalize()).await.unwrap();
+
+    let audience = bowerbird_storage::Audience::Internal;
+    let link = bucket.presign_get("large", Duration::from_mins(1), &Default::default(), audience).await.unwrap();
+    let host = process.endpoint.trim_start_matches("http://");
+    #[expect(clippy::disallowed_methods, reason = "a raw client for our own listener")]
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let target = format!("{}?{}", link.url.path(), link.url.query().unwrap());
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let field = |file: &str, name: &str| -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", process.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    // Until the server has filled what it may fill, and reads no more.
+    let mut before = 0;
+    eventually("the server goes on reading", async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = field("io", "rchar");
+        std::mem::replace(&mut before, now) == now
+    })
+    .await;
+    let peak_kib = field("status", "VmHWM");
+    assert!(peak_kib < 64 << 10, "{peak_kib} KiB for one reader");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(&body) && answer.len() > PARTS as usize * PART);
+}
+
+#[tokio::test]
 async fn a_directory_belongs_to_one_process() {
     let store = Store::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

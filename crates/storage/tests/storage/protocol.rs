@@ -412,6 +412,19 @@ async fn a_truncated_upload_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_large_body_that_is_refused_still_gets_its_answer() {
+    let store = Store::start().await;
+    let client = store.client();
+    client.put_object().bucket(BUCKET).key("key").body(ByteStream::from_static(b"x")).send().await.unwrap();
+    for _ in 0..3 {
+        let put = client.put_object().bucket(BUCKET).key("key").if_none_match("*").body(content(1, 8 << 20).into());
+        assert_eq!(code(&put.send().await.unwrap_err()), "PreconditionFailed");
+        let part = client.upload_part().bucket(BUCKET).key("key").upload_id("none").part_number(1);
+        assert_eq!(code(&part.body(content(1, 8 << 20).into()).send().await.unwrap_err()), "NoSuchUpload");
+    }
+}
+
+#[tokio::test]
 async fn requests_without_or_with_wrong_signatures_are_refused() {
     let store = Store::start().await;
     let answer = raw(&store, "GET", &format!("/{BUCKET}/key"), &[], b"").await;
