@@ -142,7 +142,7 @@ impl Bus {
 
         let mut attempt = 0;
         let client = loop {
-            match client_options(&options, Arc::clone(&sender)).await?.connect(servers.as_slice()).await {
+            match client_options(&options, &subjects, Arc::clone(&sender)).await?.connect(servers.as_slice()).await {
                 Ok(client) => break client,
                 Err(source) if source.kind() == ConnectErrorKind::AuthorizationViolation => {
                     return Err(ConnectError::Refused(source));
@@ -250,7 +250,11 @@ pub(crate) fn backoff(attempt: u32) -> Duration {
     full.mul_f64(rand::random_range(0.5..=1.0))
 }
 
-async fn client_options(options: &Options, sender: Arc<watch::Sender<Connection>>) -> Result<ConnectOptions, ConnectError> {
+async fn client_options(
+    options: &Options,
+    subjects: &Subjects,
+    sender: Arc<watch::Sender<Connection>>,
+) -> Result<ConnectOptions, ConnectError> {
     let mut client = ConnectOptions::new();
     if let Some((user, password)) = &options.user {
         client = client.user_and_password(user.clone(), password.clone());
@@ -260,6 +264,7 @@ async fn client_options(options: &Options, sender: Arc<watch::Sender<Connection>
     }
     Ok(client
         .name(&options.name)
+        .custom_inbox_prefix(subjects.inbox_prefix())
         .ping_interval(PING_INTERVAL)
         .reconnect_delay_callback(|attempts| {
             if attempts == 0 { Duration::ZERO } else { backoff(u32::try_from(attempts - 1).unwrap_or(u32::MAX)) }

@@ -7,6 +7,7 @@ pub mod account;
 pub mod answer;
 pub mod ask;
 pub mod bus;
+pub mod catalogue;
 pub mod consume;
 pub mod credential;
 mod delivery;

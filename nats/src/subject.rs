@@ -147,6 +147,11 @@ impl Subjects {
         self.root.split_once('.').map_or(&self.root, |(prefix, _)| prefix)
     }
 
+    /// What the inboxes of this Bowerbird begin with. Not the common `_INBOX`, which other users of the server may hear.
+    pub fn inbox_prefix(&self) -> String {
+        format!("_INBOX_{}", self.prefix())
+    }
+
     /// Where an operation is asked.
     pub fn request(&self, area: &'static str, name: &'static str) -> Subject {
         self.make(format_args!("req.{}.{}", Word(area), Word(name)))

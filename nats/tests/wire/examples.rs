@@ -1,0 +1,283 @@
+//! One example of everything that is said on the bus.
+
+use std::collections::BTreeMap;
+
+use bowerbird_nats::{
+    AccountId, DownloadId, FileId, Operation, Page, SessionId,
+    account::{self, Account, GetAccount, GetUsage, Register, Role, Usage},
+    download::{
+        self, Algorithm, CancelDownload, Changed, Checksum, CreateDownload, DeleteDownload, Download, ErrorCode, Failure,
+        GetDownload, ListDownloads, RetryDownload, Status, UpdateDownload, Verified, Work,
+    },
+    event::{self, EventType},
+    file::{self, DeleteFile, File, FileStatus, GetFile, Link, ListFiles, PresignFile},
+    id::NodeId,
+    json,
+    key::{KeySet, PublicKey, Rotated},
+    operation::Done,
+    session::{self, Login, Logout, Refresh, TokenPair, Verify},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
+
+const AT: OffsetDateTime = datetime!(2026-02-03 04:05:06.789 UTC);
+
+fn uuid(number: u128) -> Uuid {
+    Uuid::from_u128(0x0198_c0de_7a2b_7c3d_8e4f_0000_0000_0000 + number)
+}
+
+/// Name and body of every example.
+#[derive(Default)]
+pub(crate) struct Examples(pub(crate) Vec<(String, Value)>);
+
+impl Examples {
+    /// A request with its reply. Both must read back as they were.
+    fn operation<O>(&mut self, request: &O, reply: &O::Reply)
+    where
+        O: Operation + PartialEq + std::fmt::Debug,
+        O::Reply: PartialEq + std::fmt::Debug,
+    {
+        let body = serde_json::to_vec(request).unwrap();
+        assert_eq!(&json::parse::<O>(&body).unwrap(), request);
+        self.add(format!("req.{}.{}", O::AREA, O::NAME), request);
+        let name = format!("rep.{}.{}", O::AREA, O::NAME);
+        self.add(name, reply);
+        let body = serde_json::to_vec(reply).unwrap();
+        assert_eq!(&serde_json::from_slice::<O::Reply>(&body).unwrap(), reply);
+    }
+
+    fn event<T>(&mut self, event_type: &EventType, data: &T)
+    where
+        T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let body = serde_json::to_vec(data).unwrap();
+        assert_eq!(&serde_json::from_slice::<T>(&body).unwrap(), data);
+        self.add(format!("evt.{event_type}"), data);
+    }
+
+    fn add(&mut self, name: String, body: &impl Serialize) {
+        self.0.push((name, serde_json::to_value(body).unwrap()));
+    }
+}
+
+fn account() -> Account {
+    Account {
+        id: AccountId(uuid(1)),
+        account_name: "anna".into(),
+        email: Some("anna@example.org".into()),
+        display_name: Some("Anna".into()),
+        role: Role::User,
+        quota_bytes: 107_374_182_400,
+        created_at: AT,
+    }
+}
+
+fn tokens() -> TokenPair {
+    TokenPair {
+        access_token: "eyJ0eXAiOiJhdCtqd3QifQ.e30.c2ln".into(),
+        token_type: "Bearer".into(),
+        expires_in: 300,
+        refresh_token: "bwr_0198c0de".into(),
+        refresh_expires_in: 604_800,
+        session_id: SessionId(uuid(2)),
+        account_id: AccountId(uuid(1)),
+    }
+}
+
+fn checksum() -> Checksum {
+    Checksum { algorithm: Algorithm::Sha256, value: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into() }
+}
+
+fn waiting() -> Download {
+    Download {
+        id: DownloadId(uuid(3)),
+        url: "https://example.org/film.mkv".into(),
+        file_name: Some("film.mkv".into()),
+        folder: "/films".into(),
+        status: Status::Queued,
+        size_bytes: None,
+        received_bytes: 0,
+        bytes_per_second: 0,
+        connections: 0,
+        content_type: None,
+        sha256: None,
+        checksum: Some(checksum()),
+        priority: 5,
+        attempt: 0,
+        max_attempts: 8,
+        start_at: None,
+        next_attempt_at: None,
+        file_id: None,
+        verified: Verified::None,
+        error: None,
+        created_at: AT,
+        started_at: None,
+        finished_at: None,
+    }
+}
+
+fn running() -> Download {
+    Download {
+        status: Status::Running,
+        size_bytes: Some(734_003_200),
+        received_bytes: 104_857_600,
+        bytes_per_second: 52_428_800,
+        connections: 8,
+        content_type: Some("video/x-matroska".into()),
+        attempt: 1,
+        started_at: Some(AT),
+        ..waiting()
+    }
+}
+
+fn completed() -> Download {
+    Download {
+        status: Status::Completed,
+        received_bytes: 734_003_200,
+        bytes_per_second: 0,
+        connections: 0,
+        sha256: Some(checksum().value),
+        file_id: Some(FileId(uuid(4))),
+        verified: Verified::Digest,
+        finished_at: Some(AT),
+        ..running()
+    }
+}
+
+fn failed() -> Download {
+    Download {
+        status: Status::Failed,
+        bytes_per_second: 0,
+        connections: 0,
+        attempt: 8,
+        error: Some(Failure {
+            code: ErrorCode::HttpStatus,
+            detail: "the server answered 404 Not Found".into(),
+            retryable: false,
+        }),
+        finished_at: Some(AT),
+        ..running()
+    }
+}
+
+fn a_file() -> File {
+    File {
+        id: FileId(uuid(4)),
+        name: "film.mkv".into(),
+        folder: "/films".into(),
+        size_bytes: 734_003_200,
+        content_type: "video/x-matroska".into(),
+        sha256: Some(checksum().value),
+        etag: "\"5d41402abc4b2a76b9719d911017c592-88\"".into(),
+        status: FileStatus::Available,
+        source: file::Source::Download,
+        download_id: Some(DownloadId(uuid(3))),
+        created_at: AT,
+        updated_at: AT,
+    }
+}
+
+/// Every request with its reply, every event, and what else is said.
+pub(crate) fn all() -> Examples {
+    let mut examples = Examples::default();
+    let (download_id, file_id) = (DownloadId(uuid(3)), FileId(uuid(4)));
+
+    let register = Register {
+        account_name: "anna".into(),
+        password: "correct horse battery staple".into(),
+        email: Some("anna@example.org".into()),
+        display_name: Some("Anna".into()),
+    };
+    examples.operation(&register, &account());
+    examples.operation(&GetAccount {}, &account());
+    let usage =
+        Usage { stored_bytes: 734_003_200, reserved_bytes: 0, quota_bytes: 107_374_182_400, files: 1, unfinished_downloads: 0 };
+    examples.operation(&GetUsage {}, &usage);
+
+    let login =
+        Login { login: "anna".into(), password: "correct horse battery staple".into(), device_name: Some("laptop".into()) };
+    examples.operation(&login, &tokens());
+    examples.operation(&Refresh { refresh_token: "bwr_0198c0de".into() }, &tokens());
+    examples.operation(&Logout { refresh_token: "bwr_0198c0de".into() }, &Done {});
+    let verified =
+        session::Verified { account_id: AccountId(uuid(1)), session_id: SessionId(uuid(2)), role: Role::User, expires_at: AT };
+    examples.operation(&Verify { access_token: tokens().access_token }, &verified);
+
+    let create = CreateDownload {
+        url: "https://example.org/film.mkv?token=secret".into(),
+        file_name: Some("film.mkv".into()),
+        folder: Some("/films".into()),
+        headers: BTreeMap::from([("Referer".to_owned(), "https://example.org/".to_owned())]),
+        checksum: Some(checksum()),
+        max_connections: Some(8),
+        priority: Some(5),
+        start_at: Some(AT),
+        max_attempts: Some(8),
+    };
+    examples.operation(&create, &waiting());
+    examples.operation(&GetDownload { id: download_id }, &running());
+    let list =
+        ListDownloads { status: Some(Status::Running), q: Some("film".into()), limit: Some(50), cursor: Some("b3BhcXVl".into()) };
+    examples.operation(&list, &Page { items: vec![running()], next_cursor: Some("b3BhcXVl".into()) });
+    let update =
+        UpdateDownload { id: download_id, url: Some("https://example.org/film.mkv?token=new".into()), priority: Some(9) };
+    examples.operation(&update, &Download { priority: 9, ..waiting() });
+    examples.operation(&CancelDownload { id: download_id }, &Download { status: Status::Canceled, ..waiting() });
+    examples.operation(&RetryDownload { id: download_id }, &waiting());
+    examples.operation(&DeleteDownload { id: download_id, with_file: true }, &Done {});
+
+    examples.operation(&GetFile { id: file_id }, &a_file());
+    let list =
+        ListFiles { folder: Some("/films".into()), q: Some("film".into()), limit: Some(50), cursor: Some("b3BhcXVl".into()) };
+    examples.operation(&list, &Page { items: vec![a_file()], next_cursor: None });
+    examples.operation(&DeleteFile { id: file_id }, &Done {});
+    let link = Link { url: "https://objects.example.org/bowerbird/o/0198?X-Amz-Signature=…".into(), expires_at: AT };
+    examples.operation(&PresignFile { id: file_id, internal: false }, &link);
+
+    let registered = account::Registered { account_id: AccountId(uuid(1)), account_name: "anna".into(), role: Role::User };
+    examples.event(&event::ACCOUNT_REGISTERED, &registered);
+    let opened =
+        session::Opened { session_id: SessionId(uuid(2)), account_id: AccountId(uuid(1)), device_name: Some("laptop".into()) };
+    examples.event(&event::SESSION_OPENED, &opened);
+    let closed =
+        |reason: &str| session::Closed { session_id: SessionId(uuid(2)), account_id: AccountId(uuid(1)), reason: reason.into() };
+    examples.event(&event::SESSION_CLOSED, &closed("logout"));
+    examples.event(&event::SESSION_REUSE_DETECTED, &closed("reuse_detected"));
+    examples.event(&event::KEY_ROTATED, &Rotated { kid: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".into() });
+    for (event_type, download) in [
+        (&event::DOWNLOAD_QUEUED, waiting()),
+        (&event::DOWNLOAD_STARTED, Download { received_bytes: 0, ..running() }),
+        (&event::DOWNLOAD_COMPLETED, completed()),
+        (&event::DOWNLOAD_FAILED, failed()),
+        (&event::DOWNLOAD_CANCELED, Download { status: Status::Canceled, finished_at: Some(AT), ..waiting() }),
+        (&event::DOWNLOAD_PAUSED, Download { status: Status::Paused, ..waiting() }),
+    ] {
+        examples.event(event_type, &Changed { download });
+    }
+    examples.event(&event::FILE_AVAILABLE, &file::Available { file: a_file() });
+    examples.event(&event::FILE_PURGED, &file::Purged { file_id, size_bytes: 734_003_200 });
+
+    let progress = download::Progress {
+        download_id,
+        received_bytes: 104_857_600,
+        size_bytes: Some(734_003_200),
+        bytes_per_second: 52_428_800,
+        connections: 8,
+    };
+    examples.add("live.download.progress".into(), &progress);
+    examples.add("work.download".into(), &Work { download_id, dispatch_no: 1 });
+    examples.add("node.download.stop".into(), &download::Stop { node_id: NodeId(uuid(5)), download_id });
+    let key = PublicKey {
+        kid: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".into(),
+        kty: "RSA".into(),
+        usage: "sig".into(),
+        alg: "RS256".into(),
+        n: "0vx7agoebGcQSuu".into(),
+        e: "AQAB".into(),
+    };
+    examples.add("kv.KEYS.current".into(), &KeySet { keys: vec![key] });
+    examples.add("problem".into(), &bowerbird_nats::Problem::not_found("download").with_request_id("0198c0de"));
+    examples
+}
