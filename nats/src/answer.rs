@@ -30,7 +30,7 @@ use crate::{
 /// Patience of a caller who does not say.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 /// Patience that is believed at most.
-const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+const TIMEOUT_MAX: Duration = Duration::from_mins(5);
 /// Longest idempotency key and request id.
 const KEY_MAX_BYTES: usize = 255;
 /// How long a stopping endpoint waits for the server to hand over what it had routed here already.

@@ -130,10 +130,9 @@ fn failed(error: &RequestError, operation: String) -> Error {
     match error.kind() {
         RequestErrorKind::NoResponders => Error::NoResponders { operation },
         RequestErrorKind::MaxPayloadExceeded => Error::TooLarge,
-        RequestErrorKind::TimedOut => Error::Timeout { operation },
         RequestErrorKind::InvalidSubject => Error::BadReply { operation, reason: "its subject is not one".to_owned() },
-        // The client was closed while the answer was waited for: as with a timeout, nobody knows.
-        RequestErrorKind::Other => Error::Timeout { operation },
+        // The client may also have been closed while the answer was waited for: as with a timeout, nobody knows.
+        RequestErrorKind::TimedOut | RequestErrorKind::Other => Error::Timeout { operation },
     }
 }
 

@@ -114,13 +114,12 @@ impl Bus {
         Fut: Future<Output = Outcome> + Send + 'static,
     {
         let inbox = self.0.client.new_inbox();
-        let messages = loop {
-            match self.0.client.subscribe(format!("{inbox}.*")).await {
-                Ok(messages) => break messages,
-                Err(error) => {
-                    debug!(%error, "the inbox of a consumer could not be opened");
-                    return;
-                }
+        let messages = match self.0.client.subscribe(format!("{inbox}.*")).await {
+            Ok(messages) => messages,
+            Err(error) => {
+                // Only a closed client takes no subscription.
+                debug!(%error, "the inbox of a consumer could not be opened");
+                return;
             }
         };
         let mut consuming = Consuming {

@@ -32,7 +32,7 @@ const LEEWAY: time::Duration = time::Duration::seconds(5);
 /// Verified tokens that are remembered.
 const REMEMBERED_MAX: u64 = 50_000;
 /// No verdict is older than this, whatever the token says.
-const REMEMBERED_FOR: Duration = Duration::from_secs(15 * 60);
+const REMEMBERED_FOR: Duration = Duration::from_mins(15);
 /// `client_id` of the tokens that are made here.
 const CLIENT_ID: &str = "bowerbird";
 /// Smallest modulus that is believed.
@@ -264,5 +264,9 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 pub(crate) fn sha256_hex(parts: &[&[u8]]) -> String {
-    sha256(parts).iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    sha256(parts).iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

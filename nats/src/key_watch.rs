@@ -18,7 +18,7 @@ use crate::{
 /// How often the bucket is read anew although nothing was told.
 const RESYNC: Duration = Duration::from_secs(15);
 /// A set that could not be confirmed for so long is forgotten: a key may have been withdrawn meanwhile.
-const STALE_MAX: Duration = Duration::from_secs(600);
+const STALE_MAX: Duration = Duration::from_mins(10);
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 

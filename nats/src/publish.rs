@@ -370,10 +370,12 @@ impl Bus {
         }
         sleep(pause).await;
         // A stream without leader looks the same as none, so the first miss means nothing.
-        if missing && *attempt >= 1 && self.is_connected() {
-            if let Err(error) = self.restore_topology().await {
-                debug!(%error, "the topology could not be put back yet");
-            }
+        if missing
+            && *attempt >= 1
+            && self.is_connected()
+            && let Err(error) = self.restore_topology().await
+        {
+            debug!(%error, "the topology could not be put back yet");
         }
         *attempt += 1;
         Ok(())

@@ -29,10 +29,10 @@ pub const KEYS: &str = "KEYS";
 /// The one entry of the bucket `KEYS`.
 pub(crate) const KEYS_ENTRY: &str = "current";
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 /// How long a message id is remembered. Longer than the outbox needs to send again what got no acknowledgement; beyond
 /// it, consumers recognise repeats themselves.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(10);
 
 impl WorkKind {
     /// The stream that hands it out.

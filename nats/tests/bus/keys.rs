@@ -1,7 +1,5 @@
 //! Keys that follow their bucket.
 
-mod support;
-
 use std::{
     sync::{
         Arc,
@@ -10,10 +8,10 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{PATIENCE, bus, token::SigningKey, verifier};
 use aws_lc_rs::rsa::KeySize;
 use bowerbird_nats::{Bus, Verifier, key::KeySet};
 use bowerbird_testkit::{NatsServer, eventually};
-use support::{PATIENCE, bus, token::SigningKey, verifier};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +111,7 @@ async fn what_is_no_key_set_is_not_taken() {
     bus.put_key_set(&key.set()).await.unwrap();
     let follower = follow(&bus);
     follower.becomes(true).await;
-    let store = support::outsider(&server).await.get_key_value("KEYS").await.unwrap();
+    let store = crate::support::outsider(&server).await.get_key_value("KEYS").await.unwrap();
     for nonsense in ["", "nonsense", "{}", r#"{"keys":[]}"#] {
         store.put("current", nonsense.into()).await.unwrap();
         follower.becomes(false).await;

@@ -1,7 +1,5 @@
 //! What the tests of this room share.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 pub(crate) mod token;
 
 use std::{sync::Arc, time::Duration};

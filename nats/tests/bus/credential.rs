@@ -1,12 +1,14 @@
 //! Which tokens are believed: one, and none of the many that look like it.
 
-mod support;
-
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
 };
 
+use crate::support::{
+    token::{ACCOUNT, AUDIENCE, ISSUER, NOW, SESSION, SigningKey, claims},
+    verifier,
+};
 use aws_lc_rs::{
     hmac,
     rsa::KeySize,
@@ -18,10 +20,6 @@ use base64::{
 };
 use bowerbird_nats::{Code, Verifier, account::Role, key::KeySet};
 use serde_json::{Value, json};
-use support::{
-    token::{ACCOUNT, AUDIENCE, ISSUER, NOW, SESSION, SigningKey, claims},
-    verifier,
-};
 use time::OffsetDateTime;
 
 fn key() -> SigningKey {

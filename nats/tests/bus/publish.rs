@@ -1,9 +1,8 @@
 //! Publishing to a real server: stored once, in order, and through everything that the server does meanwhile.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{PATIENCE, an_event, bus, completed, connect, id, outsider};
 use async_nats::jetstream::{self, consumer::pull, context::PublishErrorKind, message::PublishMessage};
 use bowerbird_nats::{
     WorkKind, event,
@@ -15,7 +14,6 @@ use bowerbird_testkit::{NatsServer, eventually};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use support::{PATIENCE, an_event, bus, completed, connect, id, outsider};
 use tokio::{task::JoinSet, time::Instant};
 
 async fn stored(context: &jetstream::Context, stream: &str) -> u64 {
@@ -132,7 +130,9 @@ async fn a_batch_keeps_the_order_of_each_thing() {
     let publishing = async {
         let results = bus.publish_events(&events).await;
         assert_eq!(results.len(), events.len());
-        results.into_iter().for_each(|result| result.unwrap());
+        for result in results {
+            result.unwrap();
+        }
     };
     let disturbing = async {
         let context = outsider(&server).await;

@@ -1,7 +1,5 @@
 //! Consuming from a real server, and what happens when it or what it holds goes away.
 
-mod support;
-
 use std::{
     sync::{
         Arc, Mutex,
@@ -10,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{PATIENCE, an_event, bus, completed, id, outsider};
 use async_nats::jetstream::consumer::pull;
 use bowerbird_nats::{
     AccountId, Bus, Delivery, Event, Outcome, WorkKind,
@@ -20,7 +19,6 @@ use bowerbird_nats::{
 };
 use bowerbird_testkit::{NatsServer, eventually};
 use futures_util::StreamExt;
-use support::{PATIENCE, an_event, bus, completed, id, outsider};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,

@@ -1,9 +1,8 @@
 //! Streams, consumers and buckets: made, made again, upgraded in place.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{PATIENCE, bus, completed, connect, id, options, outsider};
 use async_nats::jetstream::{
     consumer::pull,
     stream::{Config, RetentionPolicy},
@@ -14,9 +13,8 @@ use bowerbird_nats::{
     topology::{DEAD, DOWNLOADS, EVENTS, OBJECTS},
 };
 use bowerbird_testkit::{NatsServer, eventually};
-use support::{PATIENCE, bus, completed, connect, id, options, outsider};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 #[tokio::test]
 async fn applying_it_twice_changes_nothing_and_loses_nothing() {
@@ -109,7 +107,7 @@ async fn the_duplicate_windows_are_long_enough() {
     let (_bus, context) = (bus(&server).await, outsider(&server).await);
     for name in [EVENTS, OBJECTS, DEAD] {
         let config = context.get_stream(name).await.unwrap().cached_info().config.clone();
-        assert!(config.duplicate_window >= Duration::from_secs(300), "{name}: {:?}", config.duplicate_window);
+        assert!(config.duplicate_window >= Duration::from_mins(5), "{name}: {:?}", config.duplicate_window);
     }
     assert_eq!(context.get_stream(OBJECTS).await.unwrap().cached_info().config.max_age, 7 * DAY);
 }

@@ -116,7 +116,7 @@ pub(crate) fn write() -> String {
     page
 }
 
-const BEGIN: &str = r#"# The bus
+const BEGIN: &str = r"# The bus
 
 Everything that Bowerbird does is asked and told over [NATS](https://nats.io); the REST API is one asker among others. This
 page is generated from the code by `scripts/check-generated --write`, and a test fails when it is stale.
@@ -135,7 +135,7 @@ A subject is `<prefix>.v1.<kind>.<area>.<name>[.<id>…]`. The prefix is `nats.p
 | `dead` | what was refused |
 
 Bodies are JSON. Unknown fields, fields given twice and values of another type are refused.
-"#;
+";
 
 const ERRORS: &str = r#"
 An error is a reply with the headers `Nats-Service-Error` and `Nats-Service-Error-Code`; its body is the same
@@ -148,12 +148,12 @@ room for is answered `unavailable` at once. After no answer nobody knows whether
 `Bowerbird-Idempotency-Key`, and it has the effect of one.
 "#;
 
-const EVENTS: &str = r#"
+const EVENTS: &str = r"
 Events are [CloudEvents 1.0](https://github.com/cloudevents/spec) in binary mode: the attributes are headers, the body is the
 data. `<account>` is `system` where no account is concerned. Read them with a durable pull consumer of your own. Every event
 may come more than once; `ce-id` says which you have seen. `ce-entitysequence` counts the events of one thing, and they
 are stored in that order.
-"#;
+";
 
 const STREAMS: &str = r#"
 | bucket | key | what |

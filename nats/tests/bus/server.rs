@@ -1,7 +1,5 @@
 //! The server configuration that is shipped: the server takes it, and each user may say and hear what is meant and no more.
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -10,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{completed, options};
 use async_nats::{Client, ConnectOptions};
 use bowerbird_nats::{Bus, bus::Options};
 use bowerbird_testkit::{NatsServer, find_program};
 use futures_util::StreamExt;
-use support::{completed, options};
 
 const USERS: [&str; 4] = ["CORE", "STORE", "SERVICE", "SYSTEM"];
 

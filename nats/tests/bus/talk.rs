@@ -1,7 +1,5 @@
 //! Asking and answering over a real server.
 
-mod support;
-
 use std::{
     collections::HashMap,
     sync::{
@@ -11,6 +9,11 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{
+    PATIENCE, connect, context,
+    token::{SigningKey, claims},
+    verifier,
+};
 use async_nats::{HeaderMap, service};
 use aws_lc_rs::rsa::KeySize;
 use bowerbird_nats::{
@@ -23,11 +26,6 @@ use bowerbird_nats::{
 };
 use bowerbird_testkit::{NatsServer, eventually};
 use serde_json::json;
-use support::{
-    PATIENCE, connect, context,
-    token::{SigningKey, claims},
-    verifier,
-};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -517,9 +515,10 @@ async fn an_error_reply_of_somebody_elses_code_is_a_problem_too() {
 
 #[tokio::test]
 async fn a_service_that_may_not_subscribe_says_so() {
-    let users = r#"authorization { users: [ { user: limited, password: secret, permissions: { publish: ">", subscribe: ["_INBOX.>"] } } ] }"#;
+    let users = r#"authorization { users: [ { user: limited, password: secret, permissions: { publish: ">", subscribe: ["_INBOX_bowerbird.>"] } } ] }"#;
     let server = NatsServer::start_with(users).await;
-    let options = bowerbird_nats::bus::Options { user: Some(("limited".into(), "secret".into())), ..support::options(&server) };
+    let options =
+        bowerbird_nats::bus::Options { user: Some(("limited".into(), "secret".into())), ..crate::support::options(&server) };
     let bus = Bus::connect(options, Duration::from_secs(10)).await.unwrap();
     let started = bus
         .service("a test", "1.0.0", Verifier::new(String::new(), String::new(), Arc::new(|| time::OffsetDateTime::UNIX_EPOCH)))

@@ -1,0 +1,13 @@
+//! The bus over a real nats-server. One binary, so that one link serves all.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod consume;
+mod credential;
+mod keys;
+mod publish;
+mod server;
+mod support;
+mod talk;
+mod topology;
+mod wire;
