@@ -77,7 +77,18 @@ impl Dialer {
         connect_timeout: Duration,
     ) -> Result<Dialer, SetupError> {
         let mut builder = if name_servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(SetupError::NameServers)?
+            match TokioResolver::builder_tokio() {
+                Ok(builder) => builder,
+                // An endpoint of our own may well be an address.
+                Err(error) if matches!(reach, Reach::Only(_)) => {
+                    warn!(%error, "the name servers of the system cannot be read");
+                    TokioResolver::builder_with_config(
+                        ResolverConfig::from_name_servers(Vec::new()),
+                        TokioRuntimeProvider::default(),
+                    )
+                }
+                Err(error) => return Err(SetupError::NameServers(error)),
+            }
         } else {
             let servers = name_servers.iter().map(|server| {
                 let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].into_iter().map(|mut connection| {
@@ -122,8 +133,9 @@ impl Dialer {
     }
 
     async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, Error> {
-        // The dot at the end keeps the system's search list out of it.
-        let lookup = timeout(self.dns_timeout, self.resolver.lookup_ip(format!("{name}."))).await;
+        // The dot at the end keeps the system's search list out of what strangers give.
+        let dot = if matches!(self.reach, Reach::Only(_)) { "" } else { "." };
+        let lookup = timeout(self.dns_timeout, self.resolver.lookup_ip(format!("{name}{dot}"))).await;
         let answer = match lookup {
             Err(_) => return Err(Error::Timeout("resolving the host name")),
             Ok(Err(error)) if error.is_nx_domain() || error.is_no_records_found() => return Err(Error::NoSuchName),

@@ -1,6 +1,8 @@
 //! Digests of what passes through: a CRC that can be combined from parts, and SHA-2 over the whole, in order, beside the
 //! transfer.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
@@ -10,7 +12,7 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
 };
 
-use crate::{ledger::PartRecord, sink::SinkError, transfer::Checksum};
+use crate::{ledger::PartRecord, memory::Loan, sink::SinkError, transfer::Checksum};
 
 /// What is shorter is hashed where it is; what is longer on a thread that may block.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -90,13 +92,15 @@ impl Sums {
     }
 
     /// Take these bytes in without holding up the tasks of this thread. `None` if the runtime is going down.
-    async fn take_in(mut self, bytes: Bytes) -> Option<Sums> {
+    /// The loan that the bytes are in is held as long as they are.
+    async fn take_in(mut self, bytes: Bytes, loan: Option<Arc<Loan>>) -> Option<Sums> {
         if bytes.len() <= INLINE_BYTES {
             self.update(&bytes);
             return Some(self);
         }
         spawn_blocking(move || {
             self.update(&bytes);
+            drop((bytes, loan));
             self
         })
         .await
@@ -105,7 +109,7 @@ impl Sums {
 
     /// The sums of a whole that is in memory.
     pub(crate) async fn of(self, bytes: Bytes) -> Option<Summed> {
-        Some(self.take_in(bytes).await?.finish())
+        Some(self.take_in(bytes, None).await?.finish())
     }
 
     /// The sums of a whole that is read again, with its length and its CRC.
@@ -118,7 +122,7 @@ impl Sums {
             let bytes = bytes?;
             crc.update(&bytes);
             size_bytes += bytes.len() as u64;
-            self = self.take_in(bytes).await.ok_or_else(|| SinkError::Unavailable("the process is ending".into()))?;
+            self = self.take_in(bytes, None).await.ok_or_else(|| SinkError::Unavailable("the process is ending".into()))?;
         }
         Ok((self.finish(), size_bytes, crc.value()))
     }
@@ -126,19 +130,19 @@ impl Sums {
 
 /// Sums up parts in order, beside the transfer. Ends when dropped.
 pub(crate) struct Hasher {
-    parts: UnboundedSender<(u32, Bytes)>,
+    parts: UnboundedSender<(u32, Bytes, Option<Arc<Loan>>)>,
     summed: UnboundedReceiver<u32>,
     working: JoinSet<Option<Summed>>,
 }
 
 impl Hasher {
     pub(crate) fn start(mut sums: Sums) -> Hasher {
-        let (parts, mut coming) = unbounded_channel::<(u32, Bytes)>();
+        let (parts, mut coming) = unbounded_channel::<(u32, Bytes, Option<Arc<Loan>>)>();
         let (done, summed) = unbounded_channel();
         let mut working = JoinSet::new();
         working.spawn(async move {
-            while let Some((number, bytes)) = coming.recv().await {
-                sums = sums.take_in(bytes).await?;
+            while let Some((number, bytes, loan)) = coming.recv().await {
+                sums = sums.take_in(bytes, loan).await?;
                 if done.send(number).is_err() {
                     break;
                 }
@@ -149,8 +153,8 @@ impl Hasher {
     }
 
     /// The next part. Bounded by the memory that parts may take.
-    pub(crate) fn push(&self, number: u32, bytes: Bytes) {
-        drop(self.parts.send((number, bytes)));
+    pub(crate) fn push(&self, number: u32, bytes: Bytes, loan: Option<Arc<Loan>>) {
+        drop(self.parts.send((number, bytes, loan)));
     }
 
     /// The next part that was summed up and is not needed any more.
@@ -193,8 +197,8 @@ mod tests {
     #[tokio::test]
     async fn parts_are_summed_in_the_order_in_which_they_are_pushed() {
         let mut hasher = Hasher::start(Sums::wanted(true, None).expect("a sum is wanted"));
-        hasher.push(1, Bytes::from(vec![1; 100_000]));
-        hasher.push(2, Bytes::from_static(b"two"));
+        hasher.push(1, Bytes::from(vec![1; 100_000]), None);
+        hasher.push(2, Bytes::from_static(b"two"), None);
         assert_eq!((hasher.summed().await, hasher.summed().await), (Some(1), Some(2)));
         let mut whole = vec![1; 100_000];
         whole.extend_from_slice(b"two");

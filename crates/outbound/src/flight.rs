@@ -40,8 +40,8 @@ const SETTLE_FAILED: Duration = Duration::from_secs(10);
 const SETTLE_CANCELED: Duration = Duration::from_millis(300);
 /// How long the last notes of a canceled transfer may take.
 const NOTE_CANCELED: Duration = Duration::from_millis(500);
-/// How long parts are held for the sake of the order while nothing else can be fetched.
-const HOLD_FOR_ORDER: Duration = Duration::from_secs(2);
+/// How long parts are held for the sake of the order while others want their memory.
+const HOLD_FOR_ORDER: Duration = Duration::from_secs(5);
 
 /// All parts are in the store.
 pub(crate) struct Landed {
@@ -54,7 +54,7 @@ pub(crate) struct Landed {
 /// A part that was fetched, until it is stored and summed up.
 struct Held {
     bytes: Bytes,
-    loan: Loan,
+    loan: Arc<Loan>,
     stored: bool,
     summed: bool,
 }
@@ -94,14 +94,15 @@ pub(crate) struct Flight<'a> {
     noted_at: Instant,
     hasher: Option<Hasher>,
     next_to_sum: u32,
-    /// Since when a connection is idle for want of a buffer.
-    short_of_memory: Option<Instant>,
+    /// When the last part was summed up.
+    in_order_at: Instant,
+    /// Whether a connection is idle for want of a buffer.
+    short_of_memory: bool,
     received_before: u64,
     looked_at: Instant,
 }
 
 impl<'a> Flight<'a> {
-    #[expect(clippy::too_many_arguments, reason = "called in two places, with everything that the probe and the ledger gave")]
     pub(crate) fn new(
         attempt: &'a Attempt<'a>,
         source: Arc<Source>,
@@ -133,7 +134,8 @@ impl<'a> Flight<'a> {
             noted_at: Instant::now(),
             hasher: sums.map(Hasher::start),
             next_to_sum: 1,
-            short_of_memory: None,
+            in_order_at: Instant::now(),
+            short_of_memory: false,
             received_before: 0,
             looked_at: Instant::now(),
         }
@@ -228,10 +230,10 @@ impl<'a> Flight<'a> {
             && let Some((_, range)) = self.missing.peek()
         {
             let Some((loan, buffer)) = self.buffer(range.end - range.start).await? else {
-                self.short_of_memory.get_or_insert_with(Instant::now);
+                self.short_of_memory = true;
                 return Ok(());
             };
-            self.short_of_memory = None;
+            self.short_of_memory = false;
             let Some((number, range)) = self.missing.take() else { return Ok(()) };
             let open = self.open.take_if(|open| open.next <= range.start);
             let open = open.filter(|open| open.next == range.start);
@@ -320,7 +322,7 @@ impl<'a> Flight<'a> {
     fn store(&mut self, job: Job) {
         let Job { number, buffer, loan, crc, .. } = job;
         let (bytes, crc64) = (buffer.freeze(), crc.value());
-        let held = Held { bytes: bytes.clone(), loan, stored: false, summed: self.hasher.is_none() };
+        let held = Held { bytes: bytes.clone(), loan: Arc::new(loan), stored: false, summed: self.hasher.is_none() };
         self.held.insert(number, held);
         let (sink, upload_id) = (Arc::clone(&self.attempt.sink), self.plan.upload_id.clone());
         self.storing.spawn(async move {
@@ -334,8 +336,9 @@ impl<'a> Flight<'a> {
     fn sum_what_is_in_order(&mut self) {
         let Some(hasher) = &self.hasher else { return };
         while let Some(held) = self.held.get(&self.next_to_sum) {
-            hasher.push(self.next_to_sum, held.bytes.clone());
+            hasher.push(self.next_to_sum, held.bytes.clone(), Some(Arc::clone(&held.loan)));
             self.next_to_sum += 1;
+            self.in_order_at = Instant::now();
         }
     }
 
@@ -371,8 +374,8 @@ impl<'a> Flight<'a> {
             return;
         }
         let Some(Held { bytes, loan, .. }) = self.held.remove(&number) else { return };
-        // Whoever still has a clone of the bytes frees them; then there is no buffer to use again.
-        let Ok(mut buffer) = bytes.try_into_mut() else { return };
+        // Whoever still has the bytes frees them, and the loan; then there is no buffer to use again.
+        let (Some(loan), Ok(mut buffer)) = (Arc::into_inner(loan), bytes.try_into_mut()) else { return };
         buffer.clear();
         let last_one = self.fetching.is_empty() && self.held.is_empty() && self.spare.is_empty();
         let wanted = self.missing.peek().is_some();
@@ -496,11 +499,15 @@ impl<'a> Flight<'a> {
         if self.attempt.engine.memory.somebody_waits() {
             self.give_back_spare(usize::from(self.fetching.is_empty() && self.held.is_empty()));
         }
-        let short = self.short_of_memory.map(|since| since.elapsed());
-        self.growth.look(bytes, short.is_some());
-        // A part that backs off must not keep the memory of those behind it.
-        let blocked = short.is_some_and(|short| short >= HOLD_FOR_ORDER) || short.is_some() && !self.waiting_to_retry.is_empty();
-        if blocked && self.hasher.is_some() && self.held.iter().any(|(number, held)| *number > self.next_to_sum && held.stored) {
+        let short = self.short_of_memory;
+        self.growth.look(bytes, short);
+        // A part that backs off, or crawls, must not keep the memory of those behind it.
+        let late = self.waiting_to_retry.contains(&self.next_to_sum) || self.in_order_at.elapsed() >= HOLD_FOR_ORDER;
+        if short
+            && late
+            && self.hasher.is_some()
+            && self.held.iter().any(|(number, held)| *number > self.next_to_sum && held.stored)
+        {
             self.give_up_order();
         }
         self.attempt.ledger.progress(Progress {

@@ -237,6 +237,10 @@ async fn cancelling_ends_a_request_at_once() {
 async fn an_internal_client_reaches_its_endpoint_and_nothing_else() {
     let server = saying("HTTP/1.1 302 Found\nlocation: /elsewhere\ncontent-length: 0\n\n").await;
     let other = saying("HTTP/1.1 200 OK\ncontent-length: 0\n\n").await;
+    let by_name = format!("http://localhost:{}/", server.address().port());
+    let named = Client::internal(&by_name.parse().expect("a URL"), Timeouts::default()).expect("a client");
+    let response = named.get(&by_name, HeaderMap::new(), &CancellationToken::new()).await;
+    assert_eq!(response.expect("an answer").status, 302);
     let endpoint = server.url("/").parse().expect("a URL");
     let client = Client::internal(&endpoint, Timeouts::default()).expect("a client");
     let response = client.get(&server.url("/bucket/key?signature=x"), HeaderMap::new(), &CancellationToken::new()).await;

@@ -61,8 +61,8 @@ impl Answer {
     }
 
     pub(super) fn head(&self) -> Act {
-        let lines: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
-        Act::head(&format!("HTTP/1.1 {}\n{lines}\n", self.status))
+        let lines: Vec<String> = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        Act::head(&format!("HTTP/1.1 {}\n{}\n", self.status, lines.concat()))
     }
 
     /// The same in chunks.

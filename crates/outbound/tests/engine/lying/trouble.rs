@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use bowerbird_outbound::{ErrorCode, Patience, Verified};
-use bowerbird_testkit::lying::{Act, LyingServer};
+use bowerbird_testkit::{
+    lying::{Act, LyingServer},
+    ranged_server::Content,
+};
+use bytes::Bytes;
 
 use super::{LEN, Outcome, broken_then, honest, version};
 use crate::support::{Bench, PART, engine_with, failure, patience, transfer};
@@ -155,4 +159,29 @@ async fn the_digest_of_the_server_is_checked_and_garbage_in_it_ignored() {
             Err(code) => assert_eq!(outcome.failed().code, code),
         }
     }
+}
+
+#[tokio::test]
+async fn a_part_that_backs_off_does_not_keep_the_memory_of_those_behind_it() {
+    let content = Content::new(32, 24 * PART);
+    let served = content.clone();
+    let server = LyingServer::start(move |request| {
+        let (first, _) = request.range().expect("ranges work");
+        if first == 10 * PART && request.index % 2 == 0 {
+            return vec![Act::head("HTTP/1.1 500 Oops\nretry-after: 1\ncontent-length: 0\n\n")];
+        }
+        let mut answer = honest(&served, request);
+        let rest = answer.body.split_off(answer.body.len() / 2);
+        let mut acts = answer.acts();
+        // Slow enough that more connections are worth it.
+        for piece in rest.chunks(30_000) {
+            acts.extend([Act::Pause(Duration::from_millis(100)), Act::Send(Bytes::copy_from_slice(piece))]);
+        }
+        acts
+    })
+    .await;
+    let bench = Bench { engine: engine_with(4 * PART, Patience { tries: 20, ..patience() }), ..Bench::new() };
+    let completed = bench.run(transfer(&server.url("/"))).await.expect("a transfer");
+    assert_eq!(completed.sha256, Some(content.sha256()));
+    assert_eq!(bench.ledger.restarts(), []);
 }
