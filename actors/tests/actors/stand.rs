@@ -1,0 +1,214 @@
+//! What the tests stand on: servers of their own, the actors in this process, and a clock that is moved by hand.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bowerbird_actors::{Actors, Parts, issuer};
+use bowerbird_config::Settings;
+use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Status, Tasks};
+use bowerbird_nats::{
+    AskContext, Bus, Operation, Problem, Verifier,
+    account::{Account, Register},
+    bus,
+    consume::{Delivery, Outcome},
+    event::Event,
+    id::NodeId,
+    session::{Login, TokenPair},
+};
+use bowerbird_testkit::{NatsServer, TestDatabase, eventually};
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+/// Long enough for a loaded machine; nothing waits for it to pass.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PASSWORD: &str = "correct horse battery staple";
+pub const MASTER_KEY: [u8; 32] = [9; 32];
+
+/// Servers of one test.
+pub struct Servers {
+    pub nats: NatsServer,
+    pub database: TestDatabase,
+}
+
+/// A process with actors.
+pub struct Node {
+    pub bus: Bus,
+    pub pool: PgPool,
+    pub clock: Clock,
+    pub health: Health,
+    pub metrics: Metrics,
+    pub verifier: Verifier,
+    pub actors: Actors,
+    _following: CancellationToken,
+}
+
+impl Servers {
+    pub async fn start() -> Self {
+        let (nats, database) = tokio::join!(NatsServer::start(), TestDatabase::new());
+        Servers { nats, database }
+    }
+
+    pub async fn bus(&self) -> Bus {
+        let options = bus::Options {
+            url: self.nats.url(),
+            user: None,
+            credentials_file: None,
+            prefix: "bowerbird".into(),
+            replicas: 1,
+            name: "test".into(),
+        };
+        let bus = Bus::connect(options, PATIENCE).await.unwrap();
+        bus.ensure_topology().await.unwrap();
+        bus
+    }
+
+    /// Start actors with these settings (TOML) over the defaults.
+    pub async fn node(&self, overrides: &str) -> Node {
+        self.node_at(overrides, Clock::manual(now())).await
+    }
+
+    pub async fn node_at(&self, overrides: &str, clock: Clock) -> Node {
+        let settings = Arc::new(Settings::with_overrides(overrides).unwrap());
+        let (bus, pool) = (self.bus().await, self.database.pool());
+        let time = clock.clone();
+        let verifier = Verifier::new(issuer(&settings), settings.auth.audience.clone(), Arc::new(move || time.now()));
+        let (health, metrics) = (Health::default(), Metrics::default());
+        let following = CancellationToken::new();
+        let component = health.component("keys");
+        let (follower, watched, until) = (verifier.clone(), bus.clone(), following.clone());
+        let tasks = Tasks::default();
+        tasks.spawn(async move {
+            let tell = |in_step| if in_step { component.ready() } else { component.not_ready("not in step") };
+            follower.follow(&watched, until, tell).await;
+        });
+        let parts = Parts {
+            settings,
+            bus: bus.clone(),
+            pool: pool.clone(),
+            clock: clock.clone(),
+            ids: IdSource,
+            node_id: NodeId(IdSource.next()),
+            health: health.clone(),
+            metrics: metrics.clone(),
+            shutdown: Shutdown::default(),
+            tasks,
+            master_key: Zeroizing::new(MASTER_KEY),
+            own_listeners: Vec::new(),
+            verifier: verifier.clone(),
+        };
+        let actors = bowerbird_actors::start(parts).await.unwrap();
+        let node = Node { bus, pool, clock, health, metrics, verifier, actors, _following: following };
+        node.is_ready().await;
+        node
+    }
+}
+
+impl Node {
+    pub async fn is_ready(&self) {
+        eventually(PATIENCE, "the node is ready", async || {
+            if std::env::args().any(|a| a == "zz") { println!("{:?}", self.health.report()); }
+            println!("{:?}", self.health.report());
+            self.health.is_ready().then_some(())
+        }).await;
+    }
+
+    /// Ask as a stranger.
+    pub async fn ask<O: Operation>(&self, request: &O) -> Result<O::Reply, Problem> {
+        self.ask_as(request, None, None).await
+    }
+
+    pub async fn ask_as<O: Operation>(&self, request: &O, token: Option<&str>, key: Option<&str>) -> Result<O::Reply, Problem> {
+        let context = AskContext {
+            credential: token.map(str::to_owned),
+            timeout: Duration::from_secs(30),
+            idempotency_key: key.map(str::to_owned),
+            request_id: "test".into(),
+            traceparent: None,
+        };
+        Ok(self.bus.ask(request, &context).await?)
+    }
+
+    pub async fn register(&self, account_name: &str) -> Account {
+        self.ask(&registration(account_name)).await.unwrap()
+    }
+
+    pub async fn login(&self, account_name: &str) -> TokenPair {
+        self.ask(&credentials(account_name, PASSWORD)).await.unwrap()
+    }
+
+    /// Everything that PostgreSQL holds, as text; bytes in hexadecimal.
+    pub async fn dump(&self) -> String {
+        let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        let mut dump = String::new();
+        for table in tables {
+            let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT t::text FROM {table} AS t")))
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+            dump.extend(rows);
+        }
+        dump
+    }
+
+    pub async fn count(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
+    }
+
+    pub fn not_ready(&self) -> Vec<&'static str> {
+        self.health.report().into_iter().filter(|(_, status)| *status != Status::Ready).map(|(name, _)| name).collect()
+    }
+}
+
+/// Every event that the stream delivers, in the order of its arrival, for as long as this lives.
+pub struct Heard {
+    events: Arc<Mutex<Vec<Event>>>,
+    until: CancellationToken,
+}
+
+impl Heard {
+    pub fn listen(bus: &Bus, durable: &'static str) -> Self {
+        let (events, until): (Arc<Mutex<Vec<Event>>>, _) = (Arc::default(), CancellationToken::new());
+        let (heard, stop, bus) = (Arc::clone(&events), until.clone(), bus.clone());
+        Tasks::default().spawn_detached(async move {
+            let spec = bus.event_consumer(durable, bus.subjects().every_event());
+            // One at a time, so that the order of arrival is the order of the stream.
+            bus.consume(spec, stop, Arc::new(Semaphore::new(1)), move |delivery: Delivery<Event>| {
+                heard.lock().unwrap().push(delivery.message.clone());
+                async { Outcome::Done }
+            })
+            .await;
+        });
+        Heard { events, until }
+    }
+
+    pub fn so_far(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        self.until.cancel();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "where a clock that is moved by hand begins")]
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+pub fn registration(account_name: &str) -> Register {
+    Register { account_name: account_name.to_owned(), password: PASSWORD.to_owned(), email: None, display_name: None }
+}
+
+pub fn credentials(login: &str, password: &str) -> Login {
+    Login { login: login.to_owned(), password: password.to_owned(), device_name: None }
+}
