@@ -17,43 +17,45 @@ use bowerbird_nats::{
     id::NodeId,
     session::{Login, TokenPair},
 };
+use bowerbird_storage::{Bucket, BucketOptions};
 use bowerbird_testkit::{NatsServer, TestDatabase, eventually};
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use zeroize::Zeroizing;
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-pub const PASSWORD: &str = "correct horse battery staple";
-pub const MASTER_KEY: [u8; 32] = [9; 32];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+pub(crate) const MASTER_KEY: [u8; 32] = [9; 32];
 
 /// Servers of one test.
-pub struct Servers {
-    pub nats: NatsServer,
-    pub database: TestDatabase,
+pub(crate) struct Servers {
+    pub(crate) nats: NatsServer,
+    pub(crate) database: TestDatabase,
 }
 
 /// A process with actors.
-pub struct Node {
-    pub bus: Bus,
-    pub pool: PgPool,
-    pub clock: Clock,
-    pub health: Health,
-    pub metrics: Metrics,
-    pub verifier: Verifier,
-    pub actors: Actors,
+pub(crate) struct Node {
+    pub(crate) bus: Bus,
+    pub(crate) pool: PgPool,
+    pub(crate) clock: Clock,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) verifier: Verifier,
+    pub(crate) actors: Actors,
     _following: CancellationToken,
 }
 
 impl Servers {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (nats, database) = tokio::join!(NatsServer::start(), TestDatabase::new());
         Servers { nats, database }
     }
 
-    pub async fn bus(&self) -> Bus {
+    pub(crate) async fn bus(&self) -> Bus {
         let options = bus::Options {
             url: self.nats.url(),
             user: None,
@@ -68,11 +70,11 @@ impl Servers {
     }
 
     /// Start actors with these settings (TOML) over the defaults.
-    pub async fn node(&self, overrides: &str) -> Node {
+    pub(crate) async fn node(&self, overrides: &str) -> Node {
         self.node_at(overrides, Clock::manual(now())).await
     }
 
-    pub async fn node_at(&self, overrides: &str, clock: Clock) -> Node {
+    pub(crate) async fn node_at(&self, overrides: &str, clock: Clock) -> Node {
         let settings = Arc::new(Settings::with_overrides(overrides).unwrap());
         let (bus, pool) = (self.bus().await, self.database.pool());
         let time = clock.clone();
@@ -90,6 +92,7 @@ impl Servers {
             settings,
             bus: bus.clone(),
             pool: pool.clone(),
+            bucket: nowhere(),
             clock: clock.clone(),
             ids: IdSource,
             node_id: NodeId(IdSource.next()),
@@ -109,20 +112,16 @@ impl Servers {
 }
 
 impl Node {
-    pub async fn is_ready(&self) {
-        eventually(PATIENCE, "the node is ready", async || {
-            if std::env::args().any(|a| a == "zz") { println!("{:?}", self.health.report()); }
-            println!("{:?}", self.health.report());
-            self.health.is_ready().then_some(())
-        }).await;
+    pub(crate) async fn is_ready(&self) {
+        eventually(PATIENCE, "the node is ready", async || self.health.is_ready().then_some(())).await;
     }
 
     /// Ask as a stranger.
-    pub async fn ask<O: Operation>(&self, request: &O) -> Result<O::Reply, Problem> {
+    pub(crate) async fn ask<O: Operation>(&self, request: &O) -> Result<O::Reply, Problem> {
         self.ask_as(request, None, None).await
     }
 
-    pub async fn ask_as<O: Operation>(&self, request: &O, token: Option<&str>, key: Option<&str>) -> Result<O::Reply, Problem> {
+    pub(crate) async fn ask_as<O: Operation>(&self, request: &O, token: Option<&str>, key: Option<&str>) -> Result<O::Reply, Problem> {
         let context = AskContext {
             credential: token.map(str::to_owned),
             timeout: Duration::from_secs(30),
@@ -133,16 +132,16 @@ impl Node {
         Ok(self.bus.ask(request, &context).await?)
     }
 
-    pub async fn register(&self, account_name: &str) -> Account {
+    pub(crate) async fn register(&self, account_name: &str) -> Account {
         self.ask(&registration(account_name)).await.unwrap()
     }
 
-    pub async fn login(&self, account_name: &str) -> TokenPair {
+    pub(crate) async fn login(&self, account_name: &str) -> TokenPair {
         self.ask(&credentials(account_name, PASSWORD)).await.unwrap()
     }
 
     /// Everything that PostgreSQL holds, as text; bytes in hexadecimal.
-    pub async fn dump(&self) -> String {
+    pub(crate) async fn dump(&self) -> String {
         let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
             .fetch_all(&self.pool)
             .await
@@ -158,23 +157,23 @@ impl Node {
         dump
     }
 
-    pub async fn count(&self, query: &'static str) -> i64 {
+    pub(crate) async fn count(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap()
     }
 
-    pub fn not_ready(&self) -> Vec<&'static str> {
+    pub(crate) fn not_ready(&self) -> Vec<&'static str> {
         self.health.report().into_iter().filter(|(_, status)| *status != Status::Ready).map(|(name, _)| name).collect()
     }
 }
 
 /// Every event that the stream delivers, in the order of its arrival, for as long as this lives.
-pub struct Heard {
+pub(crate) struct Heard {
     events: Arc<Mutex<Vec<Event>>>,
     until: CancellationToken,
 }
 
 impl Heard {
-    pub fn listen(bus: &Bus, durable: &'static str) -> Self {
+    pub(crate) fn listen(bus: &Bus, durable: &'static str) -> Self {
         let (events, until): (Arc<Mutex<Vec<Event>>>, _) = (Arc::default(), CancellationToken::new());
         let (heard, stop, bus) = (Arc::clone(&events), until.clone(), bus.clone());
         Tasks::default().spawn_detached(async move {
@@ -189,7 +188,7 @@ impl Heard {
         Heard { events, until }
     }
 
-    pub fn so_far(&self) -> Vec<Event> {
+    pub(crate) fn so_far(&self) -> Vec<Event> {
         self.events.lock().unwrap().clone()
     }
 }
@@ -201,14 +200,29 @@ impl Drop for Heard {
 }
 
 #[expect(clippy::disallowed_methods, reason = "where a clock that is moved by hand begins")]
-pub fn now() -> OffsetDateTime {
+pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-pub fn registration(account_name: &str) -> Register {
+/// A bucket that nobody asks for anything here.
+fn nowhere() -> Bucket {
+    let endpoint = Url::parse("http://127.0.0.1:1").unwrap();
+    Bucket::new(BucketOptions {
+        endpoint: endpoint.clone(),
+        public_endpoint: endpoint,
+        region: "us-east-1".into(),
+        bucket: "bowerbird".into(),
+        access_key_id: "nobody".into(),
+        secret_access_key: "nothing".into(),
+        path_style: true,
+        clock: Clock::system(),
+    })
+}
+
+pub(crate) fn registration(account_name: &str) -> Register {
     Register { account_name: account_name.to_owned(), password: PASSWORD.to_owned(), email: None, display_name: None }
 }
 
-pub fn credentials(login: &str, password: &str) -> Login {
+pub(crate) fn credentials(login: &str, password: &str) -> Login {
     Login { login: login.to_owned(), password: password.to_owned(), device_name: None }
 }
