@@ -6,8 +6,11 @@ use std::{
 };
 
 use crate::support::{Bench, MemoryLedger, MemorySink, PART, crc64, engine_with, failure, patience, transfer};
-use bowerbird_outbound::{Checksum, ErrorCode, RestartReason, Stopped, Verified};
-use bowerbird_testkit::ranged_server::{Content, Options, RangedServer};
+use bowerbird_outbound::{Checksum, ErrorCode, Patience, RestartReason, Stopped, Verified};
+use bowerbird_testkit::{
+    lying::{Act, LyingServer},
+    ranged_server::{Content, Options, RangedServer},
+};
 use proptest::test_runner::{Config, TestRunner};
 use tokio_util::sync::CancellationToken;
 
@@ -241,5 +244,37 @@ async fn many_transfers_share_a_small_memory_and_none_starves() {
     }
     while let Some(result) = running.join_next().await {
         assert_eq!(result.expect("no panic").expect("a transfer").sha256, Some(content.sha256()));
+    }
+}
+
+#[tokio::test]
+async fn cancelling_ends_a_transfer_within_a_second_whatever_it_waits_for() {
+    let fast = RangedServer::start(Content::new(11, 20 * PART), Options::default()).await;
+    let slow =
+        RangedServer::start(Content::new(11, 20 * PART), Options { connection_rate: Some(PART), ..Options::default() }).await;
+    let busy = LyingServer::start(|request| match request.index {
+        0 => vec![
+            Act::head("HTTP/1.1 206 Partial\netag: \"x\"\ncontent-range: bytes 0-999999/1000000\ncontent-length: 1000000\n\nxyz"),
+            Act::Close,
+        ],
+        _ => vec![Act::head("HTTP/1.1 503 Busy\nretry-after: 2\ncontent-length: 0\n\n")],
+    })
+    .await;
+    let hanging = || MemorySink { delay: Duration::from_secs(600), ..MemorySink::default() };
+    for (what, url, sink, engine) in [
+        ("the store", fast.url(), hanging(), engine_with(64 * PART, patience())),
+        ("the source", slow.url(), MemorySink::default(), engine_with(64 * PART, patience())),
+        ("the next try", busy.url("/"), MemorySink::default(), engine_with(64 * PART, Patience { tries: 100, ..patience() })),
+    ] {
+        let bench = Bench { sink: Arc::new(sink), engine, ..Bench::new() };
+        let cancel = CancellationToken::new();
+        let canceling = cancel.clone();
+        let (result, canceled_at) = tokio::join!(bench.run_until(transfer(&url), cancel), async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            canceling.cancel();
+            Instant::now()
+        });
+        assert_eq!(result, Err(Stopped::Canceled), "{what}");
+        assert!(canceled_at.elapsed() < Duration::from_secs(1), "{what}: {:?}", canceled_at.elapsed());
     }
 }
