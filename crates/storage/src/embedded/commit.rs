@@ -10,7 +10,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    data::Data,
+    data::{Data, NewFile},
     error::StoreError,
     index::{BUCKETS, CONTENTS, EVENTS, FILES, Index, NUMBERS, OBJECTS, PARTS, UPLOADS},
     record::{EventRecord, encode},
@@ -113,23 +113,31 @@ impl Committer {
     }
 
     /// Apply a change; returns when it is durable, or was refused.
+    ///
+    /// The change is made even if whoever asked goes away meanwhile, so the new files that it lists are handed over: they
+    /// are kept with it, and removed if it is refused.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        files: Vec<u64>,
+        files: Vec<NewFile>,
         change: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
+        let numbers = files.iter().map(|file| file.number).collect();
         let change: Change = Box::new(move |tables| match change(tables) {
             Err(error) if error.is_uncertain() => {
+                // Whoever asked may have gone; there is nobody else to tell.
                 let _ = answer.send(Err(error.clone()));
                 Err(error)
             }
             result => Ok(Box::new(move |commit: Result<(), StoreError>| {
-                // Whoever asked may have gone; the change is made all the same.
+                // After a commit that failed it is not known what holds; the next start removes what is not listed.
+                if commit.is_err() || result.is_ok() {
+                    files.into_iter().for_each(NewFile::keep);
+                }
                 let _ = answer.send(commit.and(result));
             }) as Settle),
         });
-        self.jobs.send(Job { change, files }).await.map_err(|_| StoreError::Stopping)?;
+        self.jobs.send(Job { change, files: numbers }).await.map_err(|_| StoreError::Stopping)?;
         answered.await.map_err(|_| StoreError::Stopping)?
     }
 }

@@ -17,7 +17,7 @@ use super::{
     commit::Tables,
     error::StoreError,
     index::{self, BUCKETS, Content, PARTS, UPLOADS},
-    objects::{ReadCondition, checksum_type, declared_length, keep_if_listed, source_of},
+    objects::{ReadCondition, checksum_type, declared_length, source_of},
     read::ObjectBytes,
     receive::{Intake, Received, ReceivedContent, blocking, discard, receive},
     record::{Headers, PartRecord, Segment, UploadRecord, encode},
@@ -128,9 +128,8 @@ impl Store {
         let Received { content, size_bytes, checksums } = received;
         let ReceivedContent::File(file) = content else { return Err(StoreError::Stopping) };
         let file_number = file.number;
-        let written = self
-            .committer
-            .run(vec![file_number], move |tables| {
+        self.committer
+            .run(vec![file], move |tables| {
                 // The upload may have been completed or aborted while the part came in.
                 index::upload(&tables.uploads, &bucket, &key, &upload_id)?;
                 let (version, modified_ms) = tables.next_version()?;
@@ -145,9 +144,7 @@ impl Store {
                 tables.files.insert(file_number, ())?;
                 Ok(part)
             })
-            .await;
-        keep_if_listed(vec![file], written.as_ref().err());
-        written
+            .await
     }
 
     pub(super) async fn upload_part_copy(

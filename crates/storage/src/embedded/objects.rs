@@ -85,17 +85,13 @@ impl Store {
         new: NewObject,
         files: Vec<NewFile>,
     ) -> Result<ObjectRecord, StoreError> {
-        let numbers = files.iter().map(|file| file.number).collect();
-        let written = self
-            .committer
-            .run(numbers, move |tables| {
+        self.committer
+            .run(files, move |tables| {
                 index::bucket(&tables.buckets, &bucket)?;
                 condition.check(index::object(&tables.objects, &bucket, &key)?.as_ref())?;
                 replace_object(tables, &bucket, &key, new)
             })
-            .await;
-        keep_if_listed(files, written.as_ref().err());
-        written
+            .await
     }
 
     pub(super) async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
@@ -297,13 +293,6 @@ impl Store {
 }
 
 const DEFAULT_TYPE: &str = "binary/octet-stream";
-
-/// Keep files that the index lists, or may list.
-pub(super) fn keep_if_listed(files: Vec<NewFile>, error: Option<&StoreError>) {
-    if error.is_none_or(StoreError::is_uncertain) {
-        files.into_iter().for_each(NewFile::keep);
-    }
-}
 
 pub(super) fn declared_length(length: Option<i64>) -> S3Result<u64> {
     length

@@ -286,6 +286,48 @@ async fn a_full_disk_refuses_writes_and_leaves_everything_readable() {
     assert!(running.stopped(Duration::from_secs(10)).await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_hangs_up_leaves_all_or_nothing() {
+    use tokio::io::AsyncWriteExt;
+    let store = Store::start().await;
+    let bucket = store.bucket().await;
+    let body = content(1, 20_000);
+    let put = bowerbird_storage::PresignPut { content_length: 20_000, content_type: None, sha256: None, if_none_match: false };
+    let audience = bowerbird_storage::Audience::Internal;
+    let host = store.endpoint.trim_start_matches("http://").to_owned();
+    let mut writers = JoinSet::new();
+    for number in 0..200_u64 {
+        let link = bucket.presign_put(&format!("key-{number}"), Duration::from_mins(1), &put, audience).await.unwrap();
+        let target = format!("{}?{}", link.url.path(), link.url.query().unwrap());
+        let head = format!("PUT {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 20000\r\n\r\n");
+        let (host, body) = (host.clone(), body.clone());
+        writers.spawn(async move {
+            #[expect(clippy::disallowed_methods, reason = "a raw client for our own listener")]
+            let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&body).await.unwrap();
+            // At another moment of its way to the disk each time.
+            tokio::time::sleep(Duration::from_micros(number * 100)).await;
+        });
+    }
+    writers.join_all().await;
+    // What was on its way is through when a later write is.
+    let settled = async || {
+        bucket.put("after", content(2, 20_000), None, None).await.unwrap();
+        bucket.list("key-", None, 1000).await.unwrap().len()
+    };
+    let mut before = settled().await;
+    eventually("writes go on", async || {
+        let now = settled().await;
+        std::mem::replace(&mut before, now) == now && store.data_files() == now + 1
+    })
+    .await;
+    for object in bucket.list("key-", None, 1000).await.unwrap() {
+        let read = bucket.get(&object.key, None).await.unwrap().collect(1 << 20).await.unwrap();
+        assert!(read == body, "{}", object.key);
+    }
+}
+
 #[tokio::test]
 async fn a_reader_that_does_not_read_costs_no_memory() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
