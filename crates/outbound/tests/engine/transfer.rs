@@ -260,7 +260,7 @@ async fn cancelling_ends_a_transfer_within_a_second_whatever_it_waits_for() {
         _ => vec![Act::head("HTTP/1.1 503 Busy\nretry-after: 2\ncontent-length: 0\n\n")],
     })
     .await;
-    let hanging = || MemorySink { delay: Duration::from_secs(600), ..MemorySink::default() };
+    let hanging = || MemorySink { delay: Duration::from_mins(10), ..MemorySink::default() };
     for (what, url, sink, engine) in [
         ("the store", fast.url(), hanging(), engine_with(64 * PART, patience())),
         ("the source", slow.url(), MemorySink::default(), engine_with(64 * PART, patience())),
