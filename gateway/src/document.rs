@@ -78,6 +78,11 @@ fn add_problems(operation: &mut Value) {
     if let Some(good) = responses.get_mut("200").filter(|response| response["description"] == "") {
         good["description"] = json!("What was asked for.");
     }
+    for response in responses.values_mut() {
+        if let Some(headers) = response.get_mut("headers").and_then(Value::as_object_mut) {
+            *headers = std::mem::take(headers).into_iter().map(|(name, header)| (as_written(&name), header)).collect();
+        }
+    }
     let mut statuses: Vec<u16> = codes.iter().map(|code| code.status()).collect();
     statuses.sort_unstable();
     statuses.dedup();
@@ -93,6 +98,21 @@ fn add_problems(operation: &mut Value) {
         }
         responses.insert(status.to_string(), response);
     }
+}
+
+/// poem-openapi writes names of headers in capitals: `CACHE-CONTROL` for `Cache-Control`.
+fn as_written(name: &str) -> String {
+    if name.contains(|c: char| c.is_ascii_lowercase()) {
+        return name.to_owned();
+    }
+    let mut begins = true;
+    name.chars()
+        .map(|c| {
+            let written = if begins { c } else { c.to_ascii_lowercase() };
+            begins = c == '-';
+            written
+        })
+        .collect()
 }
 
 fn codes_of(operation: &Value) -> Vec<Code> {

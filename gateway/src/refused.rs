@@ -81,9 +81,20 @@ pub(crate) fn explain(error: &poem::Error, path_parameters: &[String]) -> Option
     None
 }
 
-/// poem-openapi says `failed to parse "type": reason`; the caller knows no such types.
-fn reason(text: &str) -> &str {
-    text.strip_prefix("failed to parse ").and_then(|rest| rest.split_once("\": ")).map_or(text, |(_, reason)| reason)
+/// poem-openapi says `failed to parse "type": reason`, and of a limit `verification failed. minimum(1, exclusive: false)`.
+/// The caller knows no such types and wants a sentence.
+fn reason(text: &str) -> String {
+    if let Some((rule, rest)) = text.strip_prefix("verification failed. ").and_then(|rule| rule.split_once('(')) {
+        let value = rest.split([',', ')']).next().unwrap_or_default();
+        return match rule {
+            "minimum" => format!("must be at least {value}"),
+            "maximum" => format!("must be at most {value}"),
+            "minLength" => format!("must have at least {value} characters"),
+            "maxLength" => format!("must have at most {value} characters"),
+            _ => "is not of the documented form".to_owned(),
+        };
+    }
+    text.strip_prefix("failed to parse ").and_then(|rest| rest.split_once("\": ")).map_or(text, |(_, reason)| reason).to_owned()
 }
 
 /// The problem for a status that the framework chose.
@@ -129,4 +140,24 @@ fn challenge(headers: &mut HeaderMap, problem: &Problem, with_credential: bool) 
         (true, _) => "Bearer realm=\"bowerbird\", error=\"invalid_token\"",
     };
     headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_framework_says_becomes_a_sentence() {
+        let cases = [
+            ("verification failed. minimum(1, exclusive: false)", "must be at least 1"),
+            ("verification failed. maximum(200, exclusive: false)", "must be at most 200"),
+            ("verification failed. maxLength(255)", "must have at most 255 characters"),
+            ("verification failed. pattern(\"^[!-~]+$\")", "is not of the documented form"),
+            ("failed to parse \"integer_uint32\": invalid digit found in string", "invalid digit found in string"),
+            ("anything else", "anything else"),
+        ];
+        for (said, sentence) in cases {
+            assert_eq!(reason(said), sentence);
+        }
+    }
 }

@@ -56,7 +56,6 @@ pub struct Refresh {
 )]
 pub struct Logout {
     /// The refresh token; a leading `Bearer ` is accepted.
-    #[cfg_attr(feature = "openapi", oai(validator(max_length = 4096)))]
     pub refresh_token: String,
 }
 
