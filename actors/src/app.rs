@@ -141,7 +141,7 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         session_workers.clone(),
     );
 
-    let files = Files::new(&settings, pool.clone(), parts.bucket.clone(), bell.clone(), workers("file"), &parts.master_key);
+    let files = Files::new(&settings, pool.clone(), parts.bucket.clone(), bell.clone(), meters.clone(), workers("file"), &parts.master_key);
     let downloads = Downloads::new(Foundation {
         settings: &settings,
         pool: pool.clone(),
@@ -151,6 +151,7 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         ids,
         node_id: parts.node_id,
         bell: bell.clone(),
+        meters: meters.clone(),
         workers: workers("download"),
         purger: files.purger(),
         master_key: &parts.master_key,

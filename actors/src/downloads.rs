@@ -15,6 +15,9 @@ mod slots;
 mod store;
 mod transfer;
 
+#[cfg(test)]
+mod tests;
+
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -43,6 +46,7 @@ use crate::{
     cursor::Cursors,
     events::Bell,
     files::PurgerAddress,
+    metrics::Meters,
     requests::Pool,
     supervision::{Address, ChildSpec},
 };
@@ -62,6 +66,7 @@ pub(crate) struct Foundation<'a> {
     pub(crate) ids: IdSource,
     pub(crate) node_id: NodeId,
     pub(crate) bell: Bell,
+    pub(crate) meters: Meters,
     pub(crate) workers: Pool,
     pub(crate) purger: PurgerAddress,
     pub(crate) master_key: &'a [u8; 32],
@@ -93,7 +98,7 @@ pub enum SetupError {
 impl Downloads {
     /// The area over this foundation; nothing runs yet.
     pub(crate) fn new(foundation: Foundation<'_>) -> Result<Self, SetupError> {
-        let Foundation { settings, pool, bus, bucket, clock, ids, node_id, bell, workers, purger, master_key, own_listeners } = foundation;
+        let Foundation { settings, pool, bus, bucket, clock, ids, node_id, bell, meters, workers, purger, master_key, own_listeners } = foundation;
         let (outbound, downloads) = (&settings.outbound, &settings.downloads);
         let client = Client::new(ClientOptions {
             policy: AddressPolicy::new(outbound.allow.clone(), outbound.deny.clone(), outbound.ports.clone(), own_listeners.to_vec()),
@@ -127,6 +132,7 @@ impl Downloads {
             pool: pool.clone(),
             bus: bus.clone(),
             bell: bell.clone(),
+            meters: meters.clone(),
             limits: DispatchLimits {
                 per_account: i64::from(downloads.max_running_per_account),
                 node_gone_after: BEAT * 4,
@@ -141,6 +147,7 @@ impl Downloads {
             engine,
             seal,
             bell,
+            meters,
             node_id,
             lease: settings.leases.duration.get(),
             backoff: Backoff { base: downloads.retry_base.get(), max: downloads.retry_max.get() },

@@ -17,16 +17,13 @@ use bowerbird_nats::{
 use bowerbird_storage::Bucket;
 use sqlx::PgPool;
 
-pub(crate) use self::purger::PurgerAddress;
-use self::{
-    purger::Purger,
-    requests::{Collaborators, Requests},
-};
-use crate::{cursor::Cursors, events::Bell, requests::Pool, supervision::ChildSpec};
+pub(crate) use self::{purger::PurgerAddress, requests::Requests};
+use self::{purger::Purger, requests::Collaborators};
+use crate::{cursor::Cursors, events::Bell, metrics::Meters, requests::Pool, supervision::ChildSpec};
 
 /// The area.
 pub(crate) struct Files {
-    requests: Requests,
+    pub(crate) requests: Requests,
     workers: Pool,
     purger: Purger,
     address: PurgerAddress,
@@ -34,7 +31,7 @@ pub(crate) struct Files {
 
 impl Files {
     /// The area over this database and this bucket; nothing runs yet.
-    pub(crate) fn new(settings: &Settings, pool: PgPool, bucket: Bucket, bell: Bell, workers: Pool, master_key: &[u8; 32]) -> Self {
+    pub(crate) fn new(settings: &Settings, pool: PgPool, bucket: Bucket, bell: Bell, meters: Meters, workers: Pool, master_key: &[u8; 32]) -> Self {
         let address = PurgerAddress::default();
         let requests = Requests::new(Collaborators {
             pool: pool.clone(),
@@ -43,7 +40,7 @@ impl Files {
             purger: address.clone(),
             link_ttl: settings.storage.presign_get_ttl.get(),
         });
-        Files { requests, workers, purger: Purger { pool, bucket, bell }, address }
+        Files { requests, workers, purger: Purger { pool, bucket, bell, meters }, address }
     }
 
     /// Where to wake the purger.

@@ -34,6 +34,13 @@ pub(crate) struct Area {
     pub(crate) area: &'static str,
 }
 
+/// How a try of a download ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TryResult {
+    /// `completed`, `given_back`, or the code of the failure.
+    pub(crate) result: &'static str,
+}
+
 type Histograms = Family<Operation, Histogram, fn() -> Histogram>;
 
 /// The meters of this room. Cheap to clone.
@@ -54,6 +61,11 @@ pub(crate) struct Inner {
     pub(crate) hashes_refused: Counter,
     pub(crate) hashes_waiting: Gauge,
     pub(crate) key_rotations: Counter,
+    pub(crate) downloads_running: Gauge,
+    pub(crate) download_tries: Family<TryResult, Counter>,
+    pub(crate) download_bytes: Counter,
+    pub(crate) download_leases_lost: Counter,
+    pub(crate) objects_purged: Counter,
 }
 
 fn histogram() -> Histogram {
@@ -76,6 +88,11 @@ impl Meters {
             hashes_refused: Counter::default(),
             hashes_waiting: Gauge::default(),
             key_rotations: Counter::default(),
+            downloads_running: Gauge::default(),
+            download_tries: Family::default(),
+            download_bytes: Counter::default(),
+            download_leases_lost: Counter::default(),
+            objects_purged: Counter::default(),
         };
         metrics.register(|registry| {
             registry.register("actor_requests", "Requests by operation and result", inner.requests.clone());
@@ -101,6 +118,11 @@ impl Meters {
                 inner.hashes_refused.clone(),
             );
             registry.register("password_hashes_waiting", "Password hashes waiting or running", inner.hashes_waiting.clone());
+            registry.register("downloads_running", "Downloads that run on this node", inner.downloads_running.clone());
+            registry.register("download_tries", "Tries of downloads by how they ended on this node", inner.download_tries.clone());
+            registry.register("download_bytes", "Bytes of downloads that were completed on this node", inner.download_bytes.clone());
+            registry.register("download_leases_lost", "Downloads that were taken back from workers that were lost", inner.download_leases_lost.clone());
+            registry.register("objects_purged", "Purges in the bucket that were carried out", inner.objects_purged.clone());
             registry.register("key_rotations", "Signing keys that this process made active", inner.key_rotations.clone());
         });
         Meters(Arc::new(inner))

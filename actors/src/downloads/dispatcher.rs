@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::store::{self, HandOut, Limits};
 use crate::{
     events::Bell,
+    metrics::Meters,
     supervision::{OwnedTasks, Panicked},
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct Dispatcher {
     pub(crate) pool: PgPool,
     pub(crate) bus: Bus,
     pub(crate) bell: Bell,
+    pub(crate) meters: Meters,
     pub(crate) limits: Limits,
     /// How long finished downloads stay in the list.
     pub(crate) keep_finished: Duration,
@@ -141,6 +143,7 @@ impl Dispatcher {
         let reaped = store::reap(&mut transaction).await?;
         transaction.commit().await?;
         for row in &reaped {
+            self.meters.0.download_leases_lost.inc();
             warn!(download = %row.id, fence = row.fence, "its worker did not renew the lease; it goes on from what is stored");
         }
         if promoted > 0 || !reaped.is_empty() {

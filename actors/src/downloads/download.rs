@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     events::Bell,
+    metrics::Meters,
     supervision::{OwnedTasks, Panicked},
 };
 
@@ -52,6 +53,7 @@ pub(crate) struct Worker {
     pub(crate) engine: Engine,
     pub(crate) seal: Seal,
     pub(crate) bell: Bell,
+    pub(crate) meters: Meters,
     pub(crate) node_id: NodeId,
     pub(crate) lease: Duration,
     pub(crate) backoff: Backoff,
@@ -78,8 +80,10 @@ pub(crate) struct State {
 /// What it is told.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Its owner ended it.
+    /// Its owner ended it, somebody says.
     Stop,
+    /// What the row says about that.
+    Checked(Result<Option<Renewal>, Panicked>),
     /// Another worker has the row, or might.
     LeaseLost,
     /// The transfer was told to stop and has not.
@@ -132,10 +136,14 @@ impl Actor for Download {
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Stop => {
+            Message::Stop => self.check(&myself, state),
+            // Whoever renews the lease finds out if this could not.
+            Message::Checked(Ok(None | Some(Renewal::Renewed))) => {}
+            Message::Checked(Ok(Some(Renewal::Lost))) => {
                 info!(download = %state.row.id, "stopping, as its owner ended it");
                 forsake(&myself, state);
             }
+            Message::Checked(Err(panicked)) => return Err(panicked.into()),
             Message::LeaseLost => {
                 warn!(download = %state.row.id, fence = state.row.fence, "the lease is lost; stopping at once");
                 forsake(&myself, state);
@@ -178,6 +186,13 @@ fn forsake(myself: &ActorRef<Message>, state: &mut State) {
 }
 
 impl Download {
+    /// Ask the row before stopping: the word may be late and mean an earlier try.
+    fn check(&self, myself: &ActorRef<Message>, state: &mut State) {
+        let (worker, id, fence) = (Arc::clone(&self.worker), state.row.id, state.row.fence);
+        let asking = async move { store::renew(&worker.pool, id, fence, worker.lease).await.ok() };
+        state.tasks.spawn(myself, asking, Message::Checked);
+    }
+
     fn transfer_ended(
         &self,
         myself: &ActorRef<Message>,

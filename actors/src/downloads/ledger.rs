@@ -65,7 +65,7 @@ impl PostgresLedger {
     pub(super) async fn record(&self, parts: &[Part]) -> Result<(), store::Error> {
         let Some(upload_id) = lock(&self.upload_id).clone() else { return Err(store::Error::Fenced) };
         let mut transaction = self.pool.begin().await?;
-        store::record(&mut transaction, self.id, self.fence, &upload_id, parts).await?;
+        store::record(&mut transaction, self.id, self.fence, &upload_id, parts).await.inspect_err(|error| self.watch_quota(error))?;
         transaction.commit().await?;
         Ok(())
     }
@@ -99,41 +99,35 @@ impl PostgresLedger {
             file_name: plan.file_name.clone(),
         };
         let mut transaction = self.pool.begin().await?;
-        store::adopt(&mut transaction, self.id, self.fence, before.as_deref(), &adoption).await?;
+        store::adopt(&mut transaction, self.id, self.fence, before.as_deref(), &adoption).await.inspect_err(|error| self.watch_quota(error))?;
         transaction.commit().await?;
         *lock(&self.upload_id) = Some(plan.upload_id.clone());
         *lock(&self.begun) = None;
         Ok(())
     }
 
-    fn answer(&self, noted: Result<(), store::Error>) -> Result<(), LedgerError> {
-        noted.map_err(|error| match error {
-            store::Error::Fenced => LedgerError::Fenced,
-            store::Error::QuotaExceeded => {
-                // The engine knows one way to stop at once.
-                self.over_quota.store(true, Ordering::Release);
-                LedgerError::Fenced
-            }
-            error => LedgerError::Unavailable(Box::new(error)),
-        })
+    fn watch_quota(&self, error: &store::Error) {
+        if matches!(error, store::Error::QuotaExceeded) {
+            self.over_quota.store(true, Ordering::Release);
+        }
     }
 }
 
 impl Ledger for PostgresLedger {
     fn adopt_upload<'a>(&'a self, plan: &'a PlanRecord) -> LedgerAnswer<'a> {
-        async move { self.answer(self.adopt(plan).await) }.boxed()
+        async move { self.adopt(plan).await.map_err(sorted) }.boxed()
     }
 
     fn record_parts<'a>(&'a self, parts: &'a [PartRecord]) -> LedgerAnswer<'a> {
         async move {
             let parts: Vec<Part> = parts.iter().map(from_record).collect();
-            self.answer(self.record(&parts).await)
+            self.record(&parts).await.map_err(sorted)
         }
         .boxed()
     }
 
     fn restart(&self, reason: RestartReason) -> LedgerAnswer<'_> {
-        async move { self.answer(self.begin_anew(reason == RestartReason::SourceChanged).await) }.boxed()
+        async move { self.begin_anew(reason == RestartReason::SourceChanged).await.map_err(sorted) }.boxed()
     }
 
     fn progress(&self, progress: Progress) {
@@ -146,6 +140,14 @@ impl Ledger for PostgresLedger {
                 connections: i32::try_from(progress.connections).unwrap_or(i32::MAX),
             };
         });
+    }
+}
+
+fn sorted(error: store::Error) -> LedgerError {
+    match error {
+        // The engine knows one way to stop at once.
+        store::Error::Fenced | store::Error::QuotaExceeded => LedgerError::Fenced,
+        error => LedgerError::Unavailable(Box::new(error)),
     }
 }
 

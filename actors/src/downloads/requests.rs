@@ -87,7 +87,11 @@ impl Requests {
         };
         let mut transaction = self.0.pool.begin().await.map_err(|error| database::problem(&error))?;
         let ticket = match idempotency::begin(&mut transaction, key).await? {
-            idempotency::Begun::Done(before) => return Ok(before),
+            idempotency::Begun::Done(before) => {
+                // Not left to the drop, which comes later: the key stays locked until then.
+                transaction.rollback().await.map_err(|error| database::problem(&error))?;
+                return Ok(before);
+            }
             idempotency::Begun::New(ticket) => ticket,
         };
         let row = store::insert(&mut transaction, &new, self.max_unfinished()).await.map_err(problem)?;
@@ -177,7 +181,11 @@ impl Requests {
         let key = idempotency::Request::new(Some(caller.account_id), "download.retry", call.idempotency_key, &call.fingerprint)?;
         let mut transaction = self.0.pool.begin().await.map_err(|error| database::problem(&error))?;
         let ticket = match idempotency::begin(&mut transaction, key).await? {
-            idempotency::Begun::Done(before) => return Ok(before),
+            idempotency::Begun::Done(before) => {
+                // Not left to the drop, which comes later: the key stays locked until then.
+                transaction.rollback().await.map_err(|error| database::problem(&error))?;
+                return Ok(before);
+            }
             idempotency::Begun::New(ticket) => ticket,
         };
         let row = store::find_locked(&mut transaction, caller.account_id, call.request.id).await.map_err(problem)?.ok_or_else(unknown)?;
@@ -282,6 +290,7 @@ fn problem(error: store::Error) -> Problem {
         store::Error::TooMany => {
             Problem::new(Code::TooMany, "the account has as many unfinished downloads as it may; wait for some or cancel some")
         }
+        store::Error::Disabled => Problem::new(Code::Forbidden, "this account may do nothing; ask whoever runs this server"),
         store::Error::QuotaExceeded => Problem::new(Code::QuotaExceeded, "the account's storage is full; delete files or ask for more quota"),
         store::Error::Database(error) => database::problem(&error),
         error @ (store::Error::Fenced | store::Error::Corrupt(_)) => {

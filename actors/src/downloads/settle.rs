@@ -13,12 +13,18 @@ use super::{
     store::{self, Finished},
     transfer,
 };
-use crate::database;
+use crate::{
+    database,
+    metrics::{Meters, TryResult},
+};
 
 /// First wait before the database is asked again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Longest.
 const ASK_AGAIN_MOST: Duration = Duration::from_secs(2);
+
+/// While the object store is away, a download waits as if it had failed this often in a row.
+const TRIES_WITHOUT_STORE: i32 = 4;
 
 /// What is to be written.
 #[derive(Clone, Debug)]
@@ -42,7 +48,11 @@ pub(super) async fn settle(worker: Arc<Worker>, row: Row, outcome: Result<transf
     let mut wait = ASK_AGAIN_AFTER;
     loop {
         match write(&worker, &row, &ending).await {
-            Ok(()) | Err(store::Error::Fenced) => break,
+            Ok(()) => {
+                count(&worker.meters, &ending);
+                break;
+            }
+            Err(store::Error::Fenced) => break,
             Err(store::Error::QuotaExceeded) => ending = Ending::Never(quota_exceeded(), false),
             Err(store::Error::Database(error)) if database::is_passing(&error) => {
                 warn!(download = %row.id, %error, "the end of a try could not be written; it is tried again");
@@ -54,8 +64,7 @@ pub(super) async fn settle(worker: Arc<Worker>, row: Row, outcome: Result<transf
                 match ending {
                     // It is taken back when its lease lapses.
                     Ending::Never(..) => break,
-                    Ending::Again(..) => ending = Ending::Never(not_on_record(), false),
-                    Ending::Complete(_) | Ending::GiveBack | Ending::Nothing => ending = Ending::Again(not_on_record(), None),
+                    Ending::Complete(_) | Ending::Again(..) | Ending::GiveBack | Ending::Nothing => ending = Ending::Never(not_on_record(), false),
                 }
             }
         }
@@ -81,7 +90,7 @@ fn decide(row: &Row, outcome: Result<transfer::Done, transfer::Error>) -> Ending
         }
         Err(transfer::Error::Database(error)) => {
             error!(download = %row.id, %error, "a try ended as the database refused");
-            Ending::Again(not_on_record(), None)
+            Ending::Never(not_on_record(), true)
         }
         Err(transfer::Error::Bucket(error)) => {
             warn!(download = %row.id, %error, "a try ended as the object store failed");
@@ -115,13 +124,19 @@ async fn write(worker: &Worker, row: &Row, ending: &Ending) -> Result<(), store:
             let now = store::locked(&mut transaction, row.id, row.fence).await?;
             // Whatever was stored counts as a fresh start.
             let tries = if now.received_bytes > now.mark_bytes { 0 } else { now.attempt };
-            if tries >= now.max_attempts {
+            // That our own store is away is not the download's fault, however long it lasts.
+            let counts = failure.code != ErrorCode::StorageUnavailable;
+            if !counts {
+                let after = worker.backoff.wait(TRIES_WITHOUT_STORE, *asked, rand::random());
+                warn!(download = %row.id, detail = failure.detail, again_in = ?after, "a try failed as the object store is not available");
+                store::retry(&mut transaction, row.id, row.fence, failure, after, false).await?;
+            } else if tries >= now.max_attempts {
                 info!(download = %row.id, code = failure.code.as_str(), detail = failure.detail, tries, "given up");
                 store::fail(&mut transaction, row.id, row.fence, failure, is_worth_keeping(failure.code)).await?;
             } else {
                 let after = worker.backoff.wait(tries, *asked, rand::random());
                 info!(download = %row.id, code = failure.code.as_str(), detail = failure.detail, again_in = ?after, "a try failed");
-                store::retry(&mut transaction, row.id, row.fence, failure, after).await?;
+                store::retry(&mut transaction, row.id, row.fence, failure, after, true).await?;
             }
         }
         Ending::Never(failure, keep) => {
@@ -131,6 +146,19 @@ async fn write(worker: &Worker, row: &Row, ending: &Ending) -> Result<(), store:
     }
     transaction.commit().await?;
     Ok(())
+}
+
+fn count(meters: &Meters, ending: &Ending) {
+    let result = match ending {
+        Ending::Complete(finished) => {
+            meters.0.download_bytes.inc_by(u64::try_from(finished.size_bytes).unwrap_or_default());
+            "completed"
+        }
+        Ending::Again(failure, _) | Ending::Never(failure, _) => failure.code.as_str(),
+        Ending::GiveBack => "given_back",
+        Ending::Nothing => return,
+    };
+    meters.0.download_tries.get_or_create(&TryResult { result }).inc();
 }
 
 fn finished(row: &Row, done: transfer::Done) -> Finished {

@@ -18,6 +18,7 @@ use sqlx::PgPool;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -70,7 +71,7 @@ pub(crate) enum Message {
     Stop(DownloadId),
     /// Say that this node is there.
     Beat,
-    /// What was lost is queued again.
+    /// Something that had to be written was, or is tried again by itself.
     Noted(Result<(), Panicked>),
     /// Nobody takes work any more, or nobody hears what other nodes say; neither ends by itself.
     Deaf(Result<(), Panicked>),
@@ -90,7 +91,7 @@ impl Actor for Slots {
             info!(downloads = freed.len(), "took back what this node ran before it was restarted");
             worker.bell.ring();
         }
-        self.beat(self.number).await?;
+        beat(worker, self.number).await?;
         let mut state = State { running: HashMap::new(), tasks: OwnedTasks::default(), consuming: CancellationToken::new() };
         let told = worker.bus.listen_node::<Stop>(worker.node_id, "download", "stop").await?;
         let listener = myself.clone();
@@ -121,9 +122,13 @@ impl Actor for Slots {
                 }
             }
             Message::Beat => {
-                if let Err(error) = self.beat(self.number).await {
-                    warn!(%error, "this node could not say that it is there; it is tried again");
-                }
+                let (worker, number) = (Arc::clone(&self.worker), self.number);
+                let beat = async move {
+                    if let Ok(Err(error)) = timeout(BEAT, beat(&worker, number)).await {
+                        warn!(%error, "this node could not say that it is there; it is tried again");
+                    }
+                };
+                state.tasks.spawn(&myself, beat, Message::Noted);
             }
             Message::Noted(noted) => noted?,
             Message::Deaf(ended) => {
@@ -145,7 +150,7 @@ impl Actor for Slots {
 
     async fn post_stop(&self, _: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
         state.consuming.cancel();
-        if let Err(error) = self.beat(0).await {
+        if let Err(error) = beat(&self.worker, 0).await {
             warn!(%error, "this node could not say that it stops");
         }
         let mut stopping = JoinSet::new();
@@ -164,10 +169,6 @@ impl Actor for Slots {
 }
 
 impl Slots {
-    async fn beat(&self, slots: usize) -> Result<(), store::Error> {
-        store::beat(&self.worker.pool, self.worker.node_id, i32::try_from(slots).unwrap_or(i32::MAX)).await
-    }
-
     /// Takes work as long as a slot is free. A slot is held from before its message is pulled until its actor has ended.
     fn consume(&self, myself: ActorRef<Message>, stopping: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
         let (worker, slots) = (Arc::clone(&self.worker), Arc::new(Semaphore::new(self.number)));
@@ -188,7 +189,12 @@ impl Slots {
             // Our own lease had lapsed and the row came back to us; the fence has made the older one void.
             let _ = before.actor.cast(download::Message::LeaseLost);
         }
+        self.count(state);
         Ok(())
+    }
+
+    fn count(&self, state: &State) {
+        self.worker.meters.0.downloads_running.set(i64::try_from(state.running.len()).unwrap_or(i64::MAX));
     }
 
     fn ended(&self, myself: &ActorRef<Message>, who: &ActorCell, failure: Option<String>, state: &mut State) {
@@ -196,6 +202,7 @@ impl Slots {
             return;
         };
         state.running.remove(&id);
+        self.count(state);
         let (worker, dispatcher) = (Arc::clone(&self.worker), self.dispatcher.clone());
         let note = async move {
             if let Some(failure) = failure {
@@ -210,6 +217,10 @@ impl Slots {
         };
         state.tasks.spawn(myself, note, Message::Noted);
     }
+}
+
+async fn beat(worker: &Worker, slots: usize) -> Result<(), store::Error> {
+    store::beat(&worker.pool, worker.node_id, i32::try_from(slots).unwrap_or(i32::MAX)).await
 }
 
 async fn lose(pool: &PgPool, id: DownloadId, fence: i64) -> Result<(), store::Error> {

@@ -40,6 +40,9 @@ pub(crate) enum Error {
     /// The account has too many unfinished downloads.
     #[error("the account has too many unfinished downloads")]
     TooMany,
+    /// The account is not there, or was disabled.
+    #[error("the account may do nothing")]
+    Disabled,
     /// A stored value is not one that we write.
     #[error("a row of downloads holds what no version of this program writes: {0}")]
     Corrupt(&'static str),
@@ -53,6 +56,7 @@ impl From<files::store::Error> for Error {
         match error {
             files::store::Error::QuotaExceeded => Error::QuotaExceeded,
             files::store::Error::TooMany => Error::TooMany,
+            files::store::Error::Disabled => Error::Disabled,
             files::store::Error::Corrupt(what) => Error::Corrupt(what),
             files::store::Error::Database(error) => Error::Database(error),
         }

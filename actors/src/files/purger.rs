@@ -6,13 +6,16 @@
 use std::time::Duration;
 
 use bowerbird_storage::{self as bucket, Bucket};
+use futures_util::{StreamExt as _, future::ready, stream};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sqlx::PgPool;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::store::{self, DuePurge};
 use crate::{
     events::Bell,
+    metrics::Meters,
     supervision::{Address, OwnedTasks, Panicked},
 };
 
@@ -24,6 +27,8 @@ const RETRY_AFTER: Duration = Duration::from_mins(2);
 const RETRY_MOST: Duration = Duration::from_hours(1);
 /// Purges taken at once.
 const BATCH: i64 = 32;
+/// Purges carried out beside each other, so that a slow one does not hold up a cancel.
+const AT_ONCE: usize = 8;
 /// Objects listed at once.
 const PAGE: usize = 500;
 /// Longest single purge.
@@ -35,6 +40,7 @@ pub(crate) struct Purger {
     pub(crate) pool: PgPool,
     pub(crate) bucket: Bucket,
     pub(crate) bell: Bell,
+    pub(crate) meters: Meters,
 }
 
 /// What it works on.
@@ -97,15 +103,9 @@ impl Purger {
     fn look(&self, myself: &ActorRef<Message>, state: &mut State) {
         state.working = true;
         state.again = false;
-        let batch = Batch { pool: self.pool.clone(), bucket: self.bucket.clone(), bell: self.bell.clone() };
-        state.tasks.spawn(myself, batch.work(), Message::Worked);
+        let batch = self.clone();
+        state.tasks.spawn(myself, async move { batch.work().await }, Message::Worked);
     }
-}
-
-struct Batch {
-    pool: PgPool,
-    bucket: Bucket,
-    bell: Bell,
 }
 
 /// Why a purge is tried again.
@@ -117,8 +117,8 @@ enum Error {
     TimedOut,
 }
 
-impl Batch {
-    async fn work(self) -> usize {
+impl Purger {
+    async fn work(&self) -> usize {
         let due = match store::take_purges(&self.pool, RETRY_AFTER, BATCH).await {
             Ok(due) => due,
             Err(error) => {
@@ -126,25 +126,25 @@ impl Batch {
                 return 0;
             }
         };
-        let mut done = 0;
-        for purge in &due {
-            let outcome = tokio::time::timeout(PURGE_LIMIT, self.purge(purge)).await.unwrap_or(Err(Error::TimedOut));
-            let noted = match outcome {
-                Ok(()) => {
-                    done += 1;
-                    self.purged(purge).await
-                }
-                Err(error) => {
-                    warn!(%error, attempt = purge.attempt, "objects could not be deleted; it is tried again");
-                    let doublings = u32::try_from(purge.attempt).unwrap_or(0).min(12);
-                    let after = Duration::from_secs(1 << doublings).min(RETRY_MOST);
-                    store::not_purged(&self.pool, purge.id, &error.to_string(), after).await
-                }
-            };
-            if let Err(error) = noted {
-                // The row is still there and due again by itself.
-                warn!(%error, "a purge could not be noted");
+        stream::iter(due).map(|purge| self.attempt(purge)).buffer_unordered(AT_ONCE).filter(|done| ready(*done)).count().await
+    }
+
+    /// Carry a purge out and note how it went. True if it is done.
+    async fn attempt(&self, purge: DuePurge) -> bool {
+        let outcome = timeout(PURGE_LIMIT, self.purge(&purge)).await.unwrap_or(Err(Error::TimedOut));
+        let done = outcome.is_ok();
+        let noted = match outcome {
+            Ok(()) => self.purged(&purge).await,
+            Err(error) => {
+                warn!(%error, attempt = purge.attempt, "objects could not be deleted; it is tried again");
+                let doublings = u32::try_from(purge.attempt).unwrap_or(0).min(12);
+                let after = Duration::from_secs(1 << doublings).min(RETRY_MOST);
+                store::not_purged(&self.pool, purge.id, &error.to_string(), after).await
             }
+        };
+        if let Err(error) = noted {
+            // The row is still there and due again by itself.
+            warn!(%error, "a purge could not be noted");
         }
         done
     }
@@ -180,6 +180,7 @@ impl Batch {
         let mut transaction = self.pool.begin().await?;
         store::purged(&mut transaction, purge.id).await?;
         transaction.commit().await?;
+        self.meters.0.objects_purged.inc();
         self.bell.ring();
         Ok(())
     }

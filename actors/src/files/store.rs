@@ -28,6 +28,9 @@ pub(crate) enum Error {
     /// The account has too many unfinished downloads.
     #[error("the account has too many unfinished downloads")]
     TooMany,
+    /// The account is not there, or was disabled.
+    #[error("the account may do nothing")]
+    Disabled,
     /// A stored value is not one that we write.
     #[error("a row of files holds what no version of this program writes: {0}")]
     Corrupt(&'static str),
@@ -103,7 +106,7 @@ pub(crate) async fn usage(pool: &PgPool, account: AccountId) -> Result<Usage, Er
 /// One more unfinished download, if the account may have it and has any room left.
 pub(crate) async fn enqueue(connection: &mut PgConnection, account: AccountId, max_unfinished: i64) -> Result<(), Error> {
     let admitted = sqlx::query(
-        "INSERT INTO account_usage AS u (account_id, unfinished_downloads) SELECT id, 1 FROM accounts WHERE id = $1 AND quota_bytes > 0 AND $2 > 0 \
+        "INSERT INTO account_usage AS u (account_id, unfinished_downloads) SELECT id, 1 FROM accounts WHERE id = $1 AND disabled_at IS NULL AND quota_bytes > 0 AND $2 > 0 \
          ON CONFLICT (account_id) DO UPDATE SET unfinished_downloads = u.unfinished_downloads + 1 \
          WHERE u.unfinished_downloads < $2 \
            AND u.stored_bytes + u.reserved_bytes < (SELECT quota_bytes FROM accounts WHERE id = $1)",
@@ -115,9 +118,18 @@ pub(crate) async fn enqueue(connection: &mut PgConnection, account: AccountId, m
     if admitted.rows_affected() == 1 {
         return Ok(());
     }
-    let waiting: Option<i64> =
-        sqlx::query_scalar("SELECT unfinished_downloads FROM account_usage WHERE account_id = $1").bind(account.0).fetch_optional(connection).await?;
-    Err(if waiting.unwrap_or_default() >= max_unfinished { Error::TooMany } else { Error::QuotaExceeded })
+    let waiting: Option<i64> = sqlx::query_scalar(
+        "SELECT coalesce(u.unfinished_downloads, 0) FROM accounts a LEFT JOIN account_usage u ON u.account_id = a.id \
+         WHERE a.id = $1 AND a.disabled_at IS NULL",
+    )
+    .bind(account.0)
+    .fetch_optional(connection)
+    .await?;
+    Err(match waiting {
+        None => Error::Disabled,
+        Some(waiting) if waiting >= max_unfinished => Error::TooMany,
+        Some(_) => Error::QuotaExceeded,
+    })
 }
 
 /// One unfinished download less; what was set aside for it is free.

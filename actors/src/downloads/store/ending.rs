@@ -88,12 +88,20 @@ pub(crate) async fn complete(connection: &mut PgConnection, id: DownloadId, fenc
     Ok((row, file_id))
 }
 
-/// Release the lease and try again after this long. What was stored and what was reserved stay.
-pub(crate) async fn retry(connection: &mut PgConnection, id: DownloadId, fence: i64, failure: &Failure, after: Duration) -> Result<Row, Error> {
+/// Release the lease and try again after this long. What was stored and what was reserved stay. `counts`: whether this was
+/// one of the tries that a download has.
+pub(crate) async fn retry(
+    connection: &mut PgConnection,
+    id: DownloadId,
+    fence: i64,
+    failure: &Failure,
+    after: Duration,
+    counts: bool,
+) -> Result<Row, Error> {
     locked(connection, id, fence).await?;
     let row = sqlx::query(concat!(
         "UPDATE downloads SET status = 'queued', worker = NULL, lease_until = NULL, not_before = now() + make_interval(secs => $2), \
-         attempt = CASE WHEN received_bytes > mark_bytes THEN 0 ELSE attempt END, lost = 0, error_code = $3, error_detail = $4, \
+         attempt = CASE WHEN received_bytes > mark_bytes THEN 0 WHEN $6 THEN attempt ELSE greatest(attempt - 1, 0) END, lost = 0, error_code = $3, error_detail = $4, \
          error_retryable = $5, bytes_per_second = 0, connections = 0 WHERE id = $1 RETURNING ",
         columns!()
     ))
@@ -102,6 +110,7 @@ pub(crate) async fn retry(connection: &mut PgConnection, id: DownloadId, fence: 
     .bind(failure.code.as_str())
     .bind(&failure.detail)
     .bind(failure.retryable)
+    .bind(counts)
     .fetch_one(&mut *connection)
     .await?;
     let row = read(&row)?;

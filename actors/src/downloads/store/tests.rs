@@ -124,7 +124,7 @@ impl House {
         in_transaction!(|c| strike(c, row.id, row.fence, &[1]));
         in_transaction!(|c| restart(c, row.id, row.fence, true));
         in_transaction!(|c| complete(c, row.id, row.fence, &finished(row, 3)));
-        in_transaction!(|c| retry(c, row.id, row.fence, &failure(), Duration::ZERO));
+        in_transaction!(|c| retry(c, row.id, row.fence, &failure(), Duration::ZERO, true));
         in_transaction!(|c| give_back(c, row.id, row.fence));
         in_transaction!(|c| fail(c, row.id, row.fence, &failure(), true));
         written.push(progress(&self.pool, row.id, row.fence, Some(1), 1, 1).await);
@@ -384,7 +384,7 @@ async fn progress_forgives_failures_and_lost_workers() {
     for round in 1..=5 {
         let mut transaction = house.pool.begin().await.unwrap();
         record(&mut transaction, row.id, row.fence, "u", &[part(round)]).await.unwrap();
-        let queued = retry(&mut transaction, row.id, row.fence, &failure(), Duration::ZERO).await.unwrap();
+        let queued = retry(&mut transaction, row.id, row.fence, &failure(), Duration::ZERO, true).await.unwrap();
         transaction.commit().await.unwrap();
         assert_eq!((queued.attempt, queued.received_bytes), (0, i64::from(round) * 100));
         let again = house.dispatch().await;
