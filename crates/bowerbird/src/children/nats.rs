@@ -87,9 +87,13 @@ fn configuration(folder: &Path, credentials: &Credentials) -> String {
         "# Written by `bowerbird up` at every start.\n\
          server_name: \"bowerbird-{node}\"\n\
          listen: \"127.0.0.1:{port}\"\n\
+         max_payload: 1MB\n\
+         max_pending: 64MB\n\
+         write_deadline: \"10s\"\n\
          authorization {{ user: \"{user}\", password: \"{password}\" }}\n\
          jetstream {{\n\
          \x20   store_dir: {store:?}\n\
+         \x20   max_mem: 256MB\n\
          \x20   # What was acknowledged is on the disk.\n\
          \x20   sync_interval: always\n\
          }}\n",

@@ -1,6 +1,7 @@
 //! The executable and the servers that it starts: ready, stopped, killed, refused. Real processes, bounded waits.
 
 mod refused;
+mod roles;
 mod survives;
 mod up;
 

@@ -58,3 +58,19 @@ async fn started_again(up: &Up, name: &str, first: u32) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_that_cannot_be_started_again_is_given_up_with_its_last_words() {
+    let place = Place::new();
+    let mut up = place.up();
+    up.ready().await;
+    let control = place.data().join("postgres/cluster/global/pg_control");
+    std::fs::rename(&control, control.with_extension("away")).unwrap();
+    kill9(up.server("postgres").unwrap());
+    let status = up.process.wait(READY_WITHIN).await;
+    let said = up.said();
+    assert_eq!(status.code(), Some(70), "{said}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("bowerbird: PostgreSQL died") && last.contains("pg_control"), "{said}");
+    no_server_left(&place.data()).await;
+}
