@@ -244,4 +244,19 @@ mod tests {
         let applied = one.unwrap().applied + other.unwrap().applied;
         assert_eq!(i64::try_from(applied).unwrap(), bowerbird_migrations::newest());
     }
+
+    #[tokio::test]
+    async fn every_column_of_the_schema_says_what_it_holds() {
+        let database = TestDatabase::new().await;
+        let silent: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname || '.' || a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+               AND a.attnum > 0 AND NOT a.attisdropped AND c.relname <> '_sqlx_migrations'
+               AND col_description(c.oid, a.attnum) IS NULL ORDER BY 1",
+        )
+        .fetch_all(&database.pool())
+        .await
+        .unwrap();
+        assert!(silent.is_empty(), "columns without a comment: {silent:?}");
+    }
 }
