@@ -165,7 +165,10 @@ impl From<StoreError> for S3Error {
             StoreError::PayloadHash => custom("XAmzContentSHA256Mismatch", StatusCode::BAD_REQUEST),
             StoreError::ChunkSignature => S3Error::new(S3ErrorCode::SignatureDoesNotMatch),
             StoreError::Invalid(_) => S3Error::new(S3ErrorCode::InvalidRequest),
-            StoreError::Full => custom("InsufficientStorage", StatusCode::INSUFFICIENT_STORAGE),
+            StoreError::Full => {
+                tracing::warn!("a write was refused: the disk of the object store is full");
+                custom("InsufficientStorage", StatusCode::INSUFFICIENT_STORAGE)
+            }
             StoreError::Stopping => S3Error::new(S3ErrorCode::ServiceUnavailable),
             StoreError::Io(_) | StoreError::Index(_) | StoreError::Record { .. } | StoreError::Commit(_) => {
                 // Logged here, where it is handled: the client is told no more than that it failed.
