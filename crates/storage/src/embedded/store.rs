@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     checksum::Checksums,
     commit::{Committer, Tables},
-    data::{Data, Pin},
+    data::{Data, Pin, sync_directory},
     error::{Error, StoreError},
     index::{self, BUCKETS, CONTENTS, Content, FILES, Index, OBJECTS},
     receive::blocking,
@@ -77,6 +77,11 @@ impl Store {
                 }
                 other => Error::Directory { root: root.to_owned(), source: std::io::Error::other(other) },
             })?;
+        // What was just made must have a durable name before anything in it is acknowledged.
+        let directories = [Some(root.join("data")), Some(root.to_owned()), root.parent().map(Path::to_owned)];
+        for directory in directories.iter().flatten().filter(|directory| !directory.as_os_str().is_empty()) {
+            sync_directory(directory).map_err(|source| Error::Directory { root: root.to_owned(), source })?;
+        }
         Ok((index, Arc::new(data)))
     }
 
