@@ -138,7 +138,7 @@ impl Accounts {
     /// The body holds a password, so what is stored must not be a plain digest of it: that could be guessed at leisure.
     fn fingerprint(&self, plain: &str) -> String {
         let tag = hmac::sign(&self.0.fingerprints, plain.as_bytes());
-        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::downloads::row::hexadecimal(tag.as_ref())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     downloads::{self, Downloads, Foundation},
     events::Bell,
     files::Files,
+    janitor::Janitor,
     keyring::{self, Keyring},
     metrics::Meters,
     outbox::Outbox,
@@ -158,6 +159,8 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         own_listeners: &parts.own_listeners,
     })?;
 
+    let janitor = Janitor::new(pool.clone());
+
     let children = vec![
         ChildSpec::actor("connections", &Address::default(), move || (connections.clone(), ())),
         ChildSpec::actor("outbox", &Address::default(), move || (outbox.clone(), ())),
@@ -166,6 +169,7 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         area("accounts", &clock, vec![account_workers.child(&clock)]),
         area("files", &clock, files.children(&clock)),
         area("downloads", &clock, downloads.children(&clock)),
+        ChildSpec::actor("janitor", &Address::default(), move || (janitor.clone(), ())),
     ];
     let root = supervision::start("actors", children, clock.clone()).await?;
 
@@ -175,8 +179,13 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
     let service = accounts.endpoints(service);
     let service = files.endpoints(service);
     let service = downloads.endpoints(service);
-    let service = service.start(answering.clone()).await?;
-    Ok(Actors { root, service, answering })
+    match service.start(answering.clone()).await {
+        Ok(service) => Ok(Actors { root, service, answering }),
+        Err(error) => {
+            root.stop(ANSWER_WITHIN).await;
+            Err(error.into())
+        }
+    }
 }
 
 impl Actors {

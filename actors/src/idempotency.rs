@@ -8,7 +8,7 @@ mod store;
 use bowerbird_nats::{AccountId, Code, Problem};
 use uuid::Uuid;
 
-pub use self::store::{begin, expire, finish};
+pub use self::store::{begin, finish};
 
 /// Longest key, as the table has it.
 const KEY_MAX_BYTES: usize = 255;

@@ -9,6 +9,7 @@ mod downloads;
 pub mod events;
 mod files;
 pub mod idempotency;
+mod janitor;
 pub mod keyring;
 pub mod metrics;
 pub mod outbox;

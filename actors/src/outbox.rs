@@ -31,7 +31,7 @@ const WATCH: Duration = Duration::from_secs(3);
 /// How long a relay that stops goes on publishing what waits.
 const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 /// How often partitions are looked after.
-const UPKEEP: Duration = Duration::from_secs(3600);
+const UPKEEP: Duration = Duration::from_hours(1);
 /// Days that have a partition ahead of time.
 const DAYS_AHEAD: i64 = 7;
 /// Days that events are kept; longer than the stream keeps them.
@@ -130,16 +130,12 @@ impl Outbox {
         if !store::take_turn(&mut transaction, store::COMPARING).await? {
             return Ok(0);
         }
-        let state = match self.bus.stream_state(topology::EVENTS).await? {
-            Some(state) => state,
-            None => {
-                self.bus.ensure_topology().await?;
-                match self.bus.stream_state(topology::EVENTS).await? {
-                    Some(state) => state,
-                    None => return Ok(0),
-                }
-            }
-        };
+        let mut state = self.bus.stream_state(topology::EVENTS).await?;
+        if state.is_none() {
+            self.bus.ensure_topology().await?;
+            state = self.bus.stream_state(topology::EVENTS).await?;
+        }
+        let Some(state) = state else { return Ok(0) };
         let last_sequence = i64::try_from(state.last_sequence).unwrap_or(i64::MAX);
         let mut queued = 0;
         if let Some((created_at, sequence)) = store::mark(&mut transaction, topology::EVENTS).await?

@@ -113,20 +113,25 @@ impl Pool {
     /// Answers `unavailable` when the pool is full or no worker comes free in time, `too_many` when the account has too
     /// much in flight, `timeout` when the deadline passes while it is worked on (the work is dropped, its transaction
     /// rolls back), `internal` when it panics.
-    pub async fn run<T: Send + 'static>(
+    pub fn run<T: Send + 'static>(
         &self,
         operation: &'static str,
         account: Option<AccountId>,
         deadline: Instant,
         work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let began = Instant::now();
-        let outcome = self.admit_and_run(operation, account, deadline, work).await;
-        let result = outcome.as_ref().map_or_else(|problem| problem.code.as_str(), |_| "ok");
-        let meters = &self.0.meters.0;
-        meters.requests.get_or_create(&RequestResult { operation, result }).inc();
-        meters.request_seconds.get_or_create(&Operation { operation }).observe(began.elapsed().as_secs_f64());
-        outcome
+    ) -> BoxFuture<'_, Result<T, Problem>> {
+        // Boxed at once: it is moved to the worker, and callers should not grow by its size.
+        let work = work.boxed();
+        async move {
+            let began = Instant::now();
+            let outcome = self.admit_and_run(operation, account, deadline, work).await;
+            let result = outcome.as_ref().map_or_else(|problem| problem.code.as_str(), |_| "ok");
+            let meters = &self.0.meters.0;
+            meters.requests.get_or_create(&RequestResult { operation, result }).inc();
+            meters.request_seconds.get_or_create(&Operation { operation }).observe(began.elapsed().as_secs_f64());
+            outcome
+        }
+        .boxed()
     }
 
     async fn admit_and_run<T: Send + 'static>(
@@ -134,7 +139,7 @@ impl Pool {
         operation: &'static str,
         account: Option<AccountId>,
         deadline: Instant,
-        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+        work: BoxFuture<'static, Result<T, Problem>>,
     ) -> Result<T, Problem> {
         let _place = self.place(account)?;
         let (reply, answer) = oneshot::channel();
@@ -164,7 +169,7 @@ impl Pool {
         let most = self.0.limits.workers + self.0.limits.queue;
         let room = |taken: usize| (taken < most).then_some(taken + 1);
         if self.0.taken_in.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_err() {
-            return Err(self.full());
+            return Err(full());
         }
         let mut place = Place { pool: self.clone(), account: None };
         self.waiting().inc();
@@ -186,7 +191,7 @@ impl Pool {
     async fn hand_out(&self, mut job: Job, deadline: Instant) -> Result<(), Problem> {
         loop {
             let permit = timeout_at(deadline, self.0.free.acquire()).await;
-            let Ok(Ok(permit)) = permit else { return Err(self.full()) };
+            let Ok(Ok(permit)) = permit else { return Err(full()) };
             permit.forget();
             let idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(worker) = idle else { continue };
@@ -199,13 +204,13 @@ impl Pool {
         }
     }
 
-    fn full(&self) -> Problem {
-        Problem::unavailable("too many requests are waiting; try again in a moment", RETRY_AFTER_SECONDS)
-    }
-
     fn waiting(&self) -> prometheus_client::metrics::gauge::Gauge {
         self.0.meters.0.requests_waiting.get_or_create(&Area { area: self.0.area }).clone()
     }
+}
+
+fn full() -> Problem {
+    Problem::unavailable("too many requests are waiting; try again in a moment", RETRY_AFTER_SECONDS)
 }
 
 /// A place in the pool, given back when dropped.
@@ -279,8 +284,8 @@ mod tests {
         Instant::now() + Duration::from_secs(10)
     }
 
-    fn account() -> Option<AccountId> {
-        Some(AccountId(bowerbird_lifecycle::IdSource.next()))
+    fn somebody() -> AccountId {
+        AccountId(bowerbird_lifecycle::IdSource.next())
     }
 
     #[tokio::test]
@@ -294,7 +299,7 @@ mod tests {
                     gate.acquire().await.unwrap().forget();
                     Ok(())
                 };
-                pool.run(OPERATION, account(), soon(), work).await
+                pool.run(OPERATION, Some(somebody()), soon(), work).await
             }
         };
         let (first, second) = (waits(pool.clone()), waits(pool.clone()));
@@ -302,13 +307,13 @@ mod tests {
             while pool.0.taken_in.load(Ordering::Acquire) < 2 {
                 tokio::task::yield_now().await;
             }
-            let problem = pool.run(OPERATION, account(), soon(), async { Ok(()) }).await.unwrap_err();
+            let problem = pool.run(OPERATION, Some(somebody()), soon(), async { Ok(()) }).await.unwrap_err();
             assert_eq!((problem.code, problem.retry_after), (Code::Unavailable, Some(1)));
             gate.add_permits(2);
         };
         let (first, second, ()) = tokio::join!(first, second, full);
         assert!(first.is_ok() && second.is_ok());
-        assert!(pool.run(OPERATION, account(), soon(), async { Ok(()) }).await.is_ok());
+        assert!(pool.run(OPERATION, Some(somebody()), soon(), async { Ok(()) }).await.is_ok());
         assert_eq!(pool.0.taken_in.load(Ordering::Acquire), 0);
         assert!(pool.0.by_account.lock().unwrap().is_empty());
     }
@@ -316,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn one_account_cannot_take_the_whole_pool() {
         let (pool, _root) = pool(Limits { workers: 4, queue: 4, per_account: 1 }).await;
-        let greedy = account();
+        let greedy = Some(somebody());
         let gate = Arc::new(Semaphore::new(0));
         let held = Arc::clone(&gate);
         let first = pool.run(OPERATION, greedy, soon(), async move {
@@ -329,7 +334,7 @@ mod tests {
             }
             let problem = pool.run(OPERATION, greedy, soon(), async { Ok(()) }).await.unwrap_err();
             assert_eq!(problem.code, Code::TooMany);
-            assert!(pool.run(OPERATION, account(), soon(), async { Ok(()) }).await.is_ok());
+            assert!(pool.run(OPERATION, Some(somebody()), soon(), async { Ok(()) }).await.is_ok());
             gate.add_permits(1);
         };
         assert!(tokio::join!(first, others).0.is_ok());

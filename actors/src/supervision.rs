@@ -243,7 +243,7 @@ impl Supervisor {
         match self.count(index, &mut children.0[index], why) {
             Ok(wait) => {
                 // The timer may outlive this supervisor; its message then goes nowhere.
-                let _ = myself.send_after(wait, move || Message::Start { index });
+                drop(myself.send_after(wait, move || Message::Start { index }));
                 Ok(())
             }
             Err(reason) => Err(self.give_up(reason, children).await),

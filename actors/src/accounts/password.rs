@@ -61,7 +61,7 @@ fn is_pattern(folded: &str) -> bool {
     const RUNS: [&str; 5] = ["abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm"];
     let characters: Vec<char> = folded.chars().collect();
     let follows = |pair: &[char]| {
-        let (forward, backward) = (String::from_iter(pair), String::from_iter(pair.iter().rev()));
+        let (forward, backward) = (pair.iter().collect::<String>(), pair.iter().rev().collect::<String>());
         RUNS.iter().any(|run| run.contains(&forward) || run.contains(&backward)) || pair[0] == pair[1]
     };
     let steps = characters.windows(2).filter(|pair| follows(pair)).count();

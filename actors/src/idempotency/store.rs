@@ -58,18 +58,6 @@ pub async fn finish<T: Serialize>(connection: &mut PgConnection, ticket: Ticket,
     Ok(())
 }
 
-/// Forget up to `limit` keys that are older than a day; how many were.
-pub async fn expire(connection: &mut PgConnection, limit: i64) -> Result<u64, sqlx::Error> {
-    let gone = sqlx::query(
-        "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
-             SELECT ctid FROM idempotency_keys WHERE created_at < now() - interval '1 day' LIMIT $1))",
-    )
-    .bind(limit)
-    .execute(connection)
-    .await?;
-    Ok(gone.rows_affected())
-}
-
 #[cfg(test)]
 mod tests {
     use bowerbird_lifecycle::IdSource;

@@ -32,7 +32,7 @@ pub struct Intensity {
 impl Default for Intensity {
     /// With the backoff this outlives some half a minute of permanent failure.
     fn default() -> Self {
-        Intensity { restarts: 10, within: Duration::from_secs(60) }
+        Intensity { restarts: 10, within: Duration::from_mins(1) }
     }
 }
 
@@ -88,7 +88,7 @@ impl ChildSpec {
             name,
             restart: Restart::Always,
             intensity: Intensity::default(),
-            start_within: Duration::from_secs(60),
+            start_within: Duration::from_mins(1),
             stop_within: Duration::from_secs(10),
             spawn,
         }

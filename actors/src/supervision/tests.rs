@@ -137,7 +137,7 @@ async fn a_failing_start_counts_as_a_failure_and_is_tried_again() {
     assert_eq!(node(&root, "root/one").state, State::Running);
 
     stage.failing_starts.store(usize::MAX, Ordering::SeqCst);
-    let strict = Intensity { restarts: 1, within: Duration::from_secs(60) };
+    let strict = Intensity { restarts: 1, within: Duration::from_mins(1) };
     let hopeless = stage.witness("one", &Address::default()).tolerated(strict);
     let failed = start("other", vec![hopeless], Clock::system()).await;
     assert!(failed.is_err());
@@ -147,7 +147,7 @@ async fn a_failing_start_counts_as_a_failure_and_is_tried_again() {
 async fn the_root_gives_up_when_restarting_does_not_help_and_stops_the_others_in_order() {
     let stage = Stage::new();
     let address = Address::default();
-    let strict = Intensity { restarts: 2, within: Duration::from_secs(60) };
+    let strict = Intensity { restarts: 2, within: Duration::from_mins(1) };
     let children = vec![stage.witness("bystander", &Address::default()), stage.witness("one", &address).tolerated(strict)];
     let root = start("root", children, Clock::system()).await.unwrap();
     for lives in 0..3 {
@@ -164,7 +164,7 @@ async fn a_branch_that_gives_up_is_restarted_as_a_whole() {
     let stage = Stage::new();
     let address = Address::default();
     let branch = {
-        let inner = stage.witness("inner", &address).tolerated(Intensity { restarts: 0, within: Duration::from_secs(60) });
+        let inner = stage.witness("inner", &address).tolerated(Intensity { restarts: 0, within: Duration::from_mins(1) });
         Supervisor::child("branch", Clock::system(), move || vec![inner.clone()])
     };
     let root = start("root", vec![branch], Clock::system()).await.unwrap();

@@ -36,7 +36,7 @@ async fn relay(servers: &Servers) -> Relay {
     let (pool, bus) = (servers.database.pool(), servers.bus().await);
     let outbox = Outbox::new(pool, bus, Clock::system(), Bell::default(), meters);
     let (address, made) = (Address::default(), outbox.clone());
-    let often = Intensity { restarts: 1000, within: Duration::from_secs(60) };
+    let often = Intensity { restarts: 1000, within: Duration::from_mins(1) };
     let child = ChildSpec::actor("outbox", &address, move || (made.clone(), ())).tolerated(often);
     let root = supervision::start("root", vec![child], Clock::system()).await.unwrap();
     Relay { outbox, address, root }

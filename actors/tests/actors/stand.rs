@@ -27,7 +27,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 pub(crate) const MASTER_KEY: [u8; 32] = [9; 32];
 
@@ -51,7 +51,7 @@ pub(crate) struct Node {
 
 impl Servers {
     pub(crate) async fn start() -> Self {
-        let (nats, database) = tokio::join!(NatsServer::start(), TestDatabase::new());
+        let (nats, database) = tokio::join!(Box::pin(NatsServer::start()), Box::pin(TestDatabase::new()));
         Servers { nats, database }
     }
 
@@ -121,7 +121,12 @@ impl Node {
         self.ask_as(request, None, None).await
     }
 
-    pub(crate) async fn ask_as<O: Operation>(&self, request: &O, token: Option<&str>, key: Option<&str>) -> Result<O::Reply, Problem> {
+    pub(crate) async fn ask_as<O: Operation>(
+        &self,
+        request: &O,
+        token: Option<&str>,
+        key: Option<&str>,
+    ) -> Result<O::Reply, Problem> {
         let context = AskContext {
             credential: token.map(str::to_owned),
             timeout: Duration::from_secs(30),
