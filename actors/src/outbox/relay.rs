@@ -15,7 +15,7 @@ use super::store;
 use crate::metrics::Meters;
 
 /// Events of one pass.
-const BATCH: i64 = 512;
+const BATCH: usize = 512;
 
 /// What a pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) async fn pass(pool: &PgPool, bus: &Bus, meters: &Meters) -> Result<Pa
         transaction.rollback().await?;
         return Ok(Pass::default());
     }
-    let (mut result, total) = (Pass { more: events.len() as i64 == BATCH, ..Pass::default() }, events.len());
+    let (mut result, total) = (Pass { more: events.len() == BATCH, ..Pass::default() }, events.len());
     let mut acknowledged: Vec<EventId> = Vec::with_capacity(total);
     let mut stuck: HashSet<Uuid> = HashSet::new();
     for mut wave in waves(events) {

@@ -30,7 +30,7 @@ pub(super) async fn take_shards(connection: &mut PgConnection) -> Result<Vec<i16
 
 /// Up to `limit` events that wait in these shards, oldest first. What is committed is seen, whenever it was begun: there
 /// is no cursor that a slow transaction could fall behind.
-pub(super) async fn waiting(connection: &mut PgConnection, shards: &[i16], limit: i64) -> Result<Vec<Event>, sqlx::Error> {
+pub(super) async fn waiting(connection: &mut PgConnection, shards: &[i16], limit: usize) -> Result<Vec<Event>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT e.id, e.event_type, e.account_id, e.entity_id, e.entity_sequence, e.recorded_at, e.data, e.traceparent
          FROM (SELECT event_id, recorded_at FROM outbox WHERE shard = ANY ($1) ORDER BY recorded_at LIMIT $2
@@ -39,7 +39,7 @@ pub(super) async fn waiting(connection: &mut PgConnection, shards: &[i16], limit
          ORDER BY e.recorded_at",
     )
     .bind(shards)
-    .bind(limit)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;
     rows.iter().map(event).collect()

@@ -163,11 +163,11 @@ async fn a_stream_that_was_lost_is_filled_again() {
     let events = wait_for(&heard, &committed).await;
     assert_eq!(events.iter().map(|event| event.id).collect::<HashSet<_>>(), committed);
     // By thing, what is in the new stream is all of its life.
-    let mut lives: BTreeMap<Uuid, HashSet<i64>> = BTreeMap::new();
+    let mut lives: BTreeMap<Uuid, HashSet<usize>> = BTreeMap::new();
     for event in &events {
-        lives.entry(event.entity_id).or_default().insert(event.entity_sequence);
+        lives.entry(event.entity_id).or_default().insert(usize::try_from(event.entity_sequence).unwrap());
     }
-    assert!(lives.values().all(|life| (1..=life.len() as i64).all(|sequence| life.contains(&sequence))));
+    assert!(lives.values().all(|life| (1..=life.len()).all(|sequence| life.contains(&sequence))));
     assert!(relay.root.stop(PATIENCE).await);
 }
 
