@@ -72,13 +72,13 @@ impl Settings {
             "storage.access_key_id and storage.secret_access_key go together; set both or none".into()
         })?;
         at_least("storage.presign_get_ttl", storage.presign_get_ttl.get(), Duration::from_secs(5))?;
-        at_most("storage.presign_get_ttl", storage.presign_get_ttl.get(), Duration::from_secs(300))
+        at_most("storage.presign_get_ttl", storage.presign_get_ttl.get(), Duration::from_mins(5))
     }
 
     fn check_auth(&self) -> Result<(), Error> {
         let auth = &self.auth;
         at_least("auth.access_token_ttl", auth.access_token_ttl.get(), Duration::from_secs(10))?;
-        at_most("auth.access_token_ttl", auth.access_token_ttl.get(), Duration::from_secs(15 * 60))?;
+        at_most("auth.access_token_ttl", auth.access_token_ttl.get(), Duration::from_mins(15))?;
         refuse_if(auth.refresh_token_ttl <= auth.access_token_ttl, || {
             "auth.refresh_token_ttl must be longer than auth.access_token_ttl".into()
         })?;

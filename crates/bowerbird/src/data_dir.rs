@@ -207,7 +207,7 @@ pub(crate) fn read_master_key(file: &Path) -> Result<Zeroizing<[u8; 32]>, Failur
 /// Random bytes in hexadecimal.
 fn random_hex<const BYTES: usize>() -> String {
     let bytes: [u8; BYTES] = std::array::from_fn(|_| rand::random());
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// Others may pass through (PostgreSQL runs as another user), and see nothing.

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long a server may take to answer at the start of a process.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Oldest PostgreSQL, as it tells its version.
 const OLDEST_POSTGRES: u32 = 15_00_00;
 
@@ -179,12 +179,11 @@ pub(crate) async fn migrate(pool: &PgPool) -> Result<bowerbird_migrations::Outco
 /// The bus, with everything on it that we need. `own` is the server that `up` started: its URL, user and password.
 pub(crate) async fn connect_bus(settings: &Settings, name: &str, own: Option<(String, String, String)>) -> Result<Bus, Failure> {
     let nats = &settings.nats;
-    let (url, user) = match own {
-        Some((url, user, password)) => (url, Some((user, password))),
-        None => {
-            let user = nats.user.clone().zip(nats.password.as_ref().map(|password| password.expose().to_owned()));
-            (nats.url.clone().ok_or_else(|| missing("nats.url"))?, user)
-        }
+    let (url, user) = if let Some((url, user, password)) = own {
+        (url, Some((user, password)))
+    } else {
+        let password = nats.password.as_ref().map(|password| password.expose().to_owned());
+        (nats.url.clone().ok_or_else(|| missing("nats.url"))?, nats.user.clone().zip(password))
     };
     let options = Options {
         url,
@@ -194,8 +193,8 @@ pub(crate) async fn connect_bus(settings: &Settings, name: &str, own: Option<(St
         replicas: nats.replicas,
         name: name.to_owned(),
     };
-    let bus = Bus::connect(options, PATIENCE).await.map_err(|error| Failure::Unavailable(chain(&error)))?;
-    bus.ensure_topology().await.map_err(|error| Failure::Unavailable(chain(&error)))?;
+    let bus = Box::pin(Bus::connect(options, PATIENCE)).await.map_err(|error| Failure::Unavailable(chain(&error)))?;
+    Box::pin(bus.ensure_topology()).await.map_err(|error| Failure::Unavailable(chain(&error)))?;
     Ok(bus)
 }
 

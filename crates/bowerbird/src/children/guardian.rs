@@ -46,7 +46,6 @@ pub(crate) struct Recipe {
     /// Asks it to end in good order.
     pub(crate) stop: Signal,
     /// Resolves to true when it answers as it should.
-    #[expect(clippy::type_complexity, reason = "a boxed asynchronous closure has no shorter type")]
     pub(crate) answers: Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>,
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
         let own_listeners = own_listeners(&settings).collect();
         Ok(Connected { pool, bus, bucket, verifier, node_id, master_key, own_listeners })
     };
-    let connected = process.unless_stopped(connecting).await?;
+    let connected = process.unless_stopped(Box::pin(connecting)).await?;
     let (pool, bus) = (connected.pool.clone(), connected.bus.clone());
     let actors = start(&process, connected).await?;
     let ready = async {

@@ -47,6 +47,8 @@ struct Started {
     pool: Option<PgPool>,
     bus: Option<Bus>,
     store: Option<embedded::Running>,
+    /// Stops the store, which outlives those who write to it.
+    store_until: CancellationToken,
     actors: Option<bowerbird_actors::Actors>,
 }
 
@@ -67,12 +69,11 @@ pub(crate) async fn run(mut settings: Settings, options: UpOptions) -> Result<()
     let keeper = Keeper::start().map_err(|error| Failure::Unavailable(format!("no thread can be started: {error}")))?;
     let (gave_up, mut given_up) = mpsc::channel(2);
 
-    let store_token = CancellationToken::new();
     let (mut servers, mut started) = (Servers::default(), Started::default());
     let running = async {
         let starting = async {
             let url = servers.start(&process, &data_dir, &mut credentials, &keeper, &gave_up).await?;
-            let starting = started.start(&process, &data_dir, &credentials, master_key, &url, listeners, &store_token);
+            let starting = started.start(&process, &data_dir, &credentials, master_key, &url, listeners);
             Box::pin(starting).await?;
             process.ready().await
         };
@@ -95,7 +96,7 @@ pub(crate) async fn run(mut settings: Settings, options: UpOptions) -> Result<()
     }
     process.shutdown.stop();
     let stopping = async {
-        started.stop(&process, &store_token).await;
+        started.stop(&process).await;
         servers.stop().await;
     };
     process.unless_aborted(stopping).await?;
@@ -204,7 +205,6 @@ impl Started {
         master_key: Zeroizing<[u8; 32]>,
         database_url: &str,
         listeners: Listeners,
-        store_token: &CancellationToken,
     ) -> Result<(), Failure> {
         let settings = &process.settings;
         let pool = connect_database(settings, database_url, PATIENCE).await?;
@@ -222,7 +222,7 @@ impl Started {
 
         let keys = storage_keys(settings, Some(credentials))?;
         if let Some(listener) = listeners.store {
-            let serving = store::serve(process, data_dir, &keys, listener, Some(&bus), store_token.clone());
+            let serving = store::serve(process, data_dir, &keys, listener, Some(&bus), self.store_until.clone());
             self.store = Some(serving.await?);
         }
         let bucket = connect_bucket(process, &keys).await?;
@@ -258,7 +258,7 @@ impl Started {
     }
 
     /// Stop what was started, the last first. Every step has an end.
-    async fn stop(self, process: &Process, store_token: &CancellationToken) {
+    async fn stop(self, process: &Process) {
         let grace = process.settings.shutdown.grace.get();
         if let Some(actors) = self.actors {
             actors.stop(grace).await;
@@ -266,7 +266,7 @@ impl Started {
         if !process.tasks.wait(grace).await {
             tracing::warn!("some requests had not ended within {} s and are cut off", grace.as_secs());
         }
-        store_token.cancel();
+        self.store_until.cancel();
         if let Some(store) = self.store {
             store.stopped(grace).await;
         }
