@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use bowerbird_storage::{Bucket, ErrorKind, embedded};
+use bowerbird_storage::{Bucket, ErrorKind, PresignGet, embedded};
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -349,7 +349,7 @@ async fn a_reader_that_does_not_read_costs_no_memory() {
     bucket.complete_multipart("large", &upload, &parts, size, whole.finalize()).await.unwrap();
 
     let audience = bowerbird_storage::Audience::Internal;
-    let link = bucket.presign_get("large", Duration::from_mins(1), &Default::default(), audience).await.unwrap();
+    let link = bucket.presign_get("large", Duration::from_mins(1), &PresignGet::default(), audience).await.unwrap();
     let host = process.endpoint.trim_start_matches("http://");
     #[expect(clippy::disallowed_methods, reason = "a raw client for our own listener")]
     let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
