@@ -1,7 +1,8 @@
 //! The embedded object store alone, for tests that kill it and for measuring it.
 //!
 //! `store <directory> [address] [notify]`: serves the bucket `bowerbird` with the keys `test-key` and `test-secret`,
-//! prints its address, and with `notify` keeps events in the journal, as nobody takes them.
+//! prints its address. With `notify` it keeps events in the journal, as nobody takes them, and ends with its standard input,
+//! so that it does not outlive the test that started it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +33,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         println!("{}", running.address());
     }
-    tokio::signal::ctrl_c().await?;
+    let (ended, parent_is_gone) = tokio::sync::oneshot::channel();
+    let held = if arguments.get(3).is_some() {
+        std::thread::spawn(move || {
+            // However it ends, whoever held the other side is gone.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = ended.send(());
+        });
+        None
+    } else {
+        Some(ended)
+    };
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = parent_is_gone => {}
+    }
+    drop(held);
     shutdown.cancel();
     running.stopped(Duration::from_secs(10)).await;
     Ok(())

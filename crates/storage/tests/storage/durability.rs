@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Listener, Store, bucket_options, content, crc64, data_files, eventually, options};
 
-/// The store in a process of its own, killed when dropped.
+/// The store in a process of its own, killed when dropped; under a wrapper it ends with its standard input.
 struct Process {
     child: Child,
     endpoint: String,
@@ -32,7 +32,13 @@ impl Process {
         let mut words: Vec<&str> = wrapper.to_vec();
         let root = root.join("store");
         words.extend([executable.to_str().unwrap(), root.to_str().unwrap(), "127.0.0.1:0", "notify"]);
-        let mut child = Command::new(words[0]).args(&words[1..]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "the store did not start");
