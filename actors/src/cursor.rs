@@ -42,7 +42,12 @@ impl Cursors {
 
     /// The item that a cursor of this list names.
     pub(crate) fn read(&self, list: &List<'_>, cursor: &str) -> Result<Uuid, Problem> {
-        let refused = || Problem::new(Code::InvalidCursor, "use next_cursor of a page as it is, with the same filters, or leave it away to begin anew");
+        let refused = || {
+            Problem::new(
+                Code::InvalidCursor,
+                "use next_cursor of a page as it is, with the same filters, or leave it away to begin anew",
+            )
+        };
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
         let (id, code) = bytes.split_at_checked(16).ok_or_else(refused)?;
         let id = Uuid::from_slice(id).map_err(|_| refused())?;
@@ -96,7 +101,9 @@ mod tests {
         let cursor = cursors.after(&list(mine, queued), last);
         assert_eq!(cursors.read(&list(mine, queued), &cursor).unwrap(), last);
 
-        for (account, filters) in [(other, queued), (mine, &[None, Some("queued")] as &[_]), (mine, &[Some("failed"), None] as &[_])] {
+        for (account, filters) in
+            [(other, queued), (mine, &[None, Some("queued")] as &[_]), (mine, &[Some("failed"), None] as &[_])]
+        {
             assert_eq!(cursors.read(&list(account, filters), &cursor).unwrap_err().code, Code::InvalidCursor);
         }
         assert!(cursors.read(&List { name: "files", account: mine, filters: queued }, &cursor).is_err());

@@ -18,7 +18,6 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bowerbird_config::{DigestKind, Settings};
@@ -98,10 +97,29 @@ pub enum SetupError {
 impl Downloads {
     /// The area over this foundation; nothing runs yet.
     pub(crate) fn new(foundation: Foundation<'_>) -> Result<Self, SetupError> {
-        let Foundation { settings, pool, bus, bucket, clock, ids, node_id, bell, meters, workers, purger, master_key, own_listeners } = foundation;
+        let Foundation {
+            settings,
+            pool,
+            bus,
+            bucket,
+            clock,
+            ids,
+            node_id,
+            bell,
+            meters,
+            workers,
+            purger,
+            master_key,
+            own_listeners,
+        } = foundation;
         let (outbound, downloads) = (&settings.outbound, &settings.downloads);
         let client = Client::new(ClientOptions {
-            policy: AddressPolicy::new(outbound.allow.clone(), outbound.deny.clone(), outbound.ports.clone(), own_listeners.to_vec()),
+            policy: AddressPolicy::new(
+                outbound.allow.clone(),
+                outbound.deny.clone(),
+                outbound.ports.clone(),
+                own_listeners.to_vec(),
+            ),
             timeouts: Timeouts {
                 dns: outbound.dns_timeout.get(),
                 connect: outbound.connect_timeout.get(),
@@ -126,7 +144,10 @@ impl Downloads {
             client,
             dispatcher: dispatcher_address.clone(),
             purger,
-            limits: Limits { max_attempts: downloads.max_attempts, max_unfinished_per_account: downloads.max_unfinished_per_account },
+            limits: Limits {
+                max_attempts: downloads.max_attempts,
+                max_unfinished_per_account: downloads.max_unfinished_per_account,
+            },
         });
         let dispatcher = Dispatcher {
             pool: pool.clone(),
@@ -158,7 +179,15 @@ impl Downloads {
                 digest: downloads.digest == DigestKind::Sha256,
             },
         });
-        Ok(Downloads { requests, workers, dispatcher, dispatcher_address, worker, slots: downloads.slots, slots_address: Address::default() })
+        Ok(Downloads {
+            requests,
+            workers,
+            dispatcher,
+            dispatcher_address,
+            worker,
+            slots: downloads.slots,
+            slots_address: Address::default(),
+        })
     }
 
     /// What runs, in the order in which it starts. The slots stop first.
@@ -179,7 +208,8 @@ impl Downloads {
     pub(crate) fn endpoints(&self, service: ServiceBuilder) -> ServiceBuilder {
         let limit = self.workers.endpoint_limit();
         let with = |operation| Desk { requests: self.requests.clone(), workers: self.workers.clone(), operation };
-        let (create, get, list, update) = (with("download.create"), with("download.get"), with("download.list"), with("download.update"));
+        let (create, get, list, update) =
+            (with("download.create"), with("download.get"), with("download.list"), with("download.update"));
         let (cancel, retry, delete) = (with("download.cancel"), with("download.retry"), with("download.delete"));
         service
             .endpoint(limit, move |call: Call<CreateDownload>| create.clone().serve(call, Requests::create))

@@ -17,8 +17,8 @@ use bowerbird_nats::{
 use bowerbird_storage::Bucket;
 use sqlx::PgPool;
 
-pub(crate) use self::{purger::PurgerAddress, requests::Requests};
 use self::{purger::Purger, requests::Collaborators};
+pub(crate) use self::{purger::PurgerAddress, requests::Requests};
 use crate::{cursor::Cursors, events::Bell, metrics::Meters, requests::Pool, supervision::ChildSpec};
 
 /// The area.
@@ -31,7 +31,15 @@ pub(crate) struct Files {
 
 impl Files {
     /// The area over this database and this bucket; nothing runs yet.
-    pub(crate) fn new(settings: &Settings, pool: PgPool, bucket: Bucket, bell: Bell, meters: Meters, workers: Pool, master_key: &[u8; 32]) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        pool: PgPool,
+        bucket: Bucket,
+        bell: Bell,
+        meters: Meters,
+        workers: Pool,
+        master_key: &[u8; 32],
+    ) -> Self {
         let address = PurgerAddress::default();
         let requests = Requests::new(Collaborators {
             pool: pool.clone(),

@@ -55,7 +55,11 @@ pub(crate) fn create(request: &CreateDownload) -> Result<(), Problem> {
     }
     headers(&mut faults, &request.headers);
     if let Some(checksum) = &request.checksum {
-        faults.unless(digest(checksum).is_some(), "checksum.value", "must be the digest in hexadecimal: 64 digits for sha256, 128 for sha512");
+        faults.unless(
+            digest(checksum).is_some(),
+            "checksum.value",
+            "must be the digest in hexadecimal: 64 digits for sha256, 128 for sha512",
+        );
     }
     faults.unless(request.max_connections.is_none_or(|n| (1..=64).contains(&n)), "max_connections", "must be from 1 to 64");
     faults.unless(request.priority.is_none_or(|n| n <= 9), "priority", "must be from 0 (low) to 9 (high)");
@@ -74,7 +78,11 @@ pub(crate) fn url(faults: &mut Faults, text: &str) {
 pub(crate) fn file_name(faults: &mut Faults, field: &str, name: &str) {
     faults.unless((1..=255).contains(&name.len()), field, "must be from 1 to 255 bytes of UTF-8");
     faults.unless(!name.contains(['/', '\\']), field, "must not hold a slash: the folder is a field of its own");
-    faults.unless(!name.chars().any(is_deceiving), field, "must not hold control characters or marks that turn the direction of text");
+    faults.unless(
+        !name.chars().any(is_deceiving),
+        field,
+        "must not hold control characters or marks that turn the direction of text",
+    );
     faults.unless(name != "." && name != "..", field, "must not be . or ..");
     faults.unless(name.trim() == name, field, "must not begin or end with white space");
 }
@@ -84,11 +92,20 @@ pub(crate) fn folder(faults: &mut Faults, field: &str, path: &str) {
     let rest = path.strip_prefix('/');
     faults.unless(rest.is_some(), field, "must begin with /");
     faults.unless(path.len() <= 1024, field, "must be at most 1024 bytes of UTF-8");
-    faults.unless(!path.contains('\\') && !path.chars().any(is_deceiving), field, "must not hold backslashes, control characters or marks that turn the direction of text");
+    faults.unless(
+        !path.contains('\\') && !path.chars().any(is_deceiving),
+        field,
+        "must not hold backslashes, control characters or marks that turn the direction of text",
+    );
     let named = rest.is_none_or(|rest| {
-        rest.is_empty() || rest.split('/').all(|name| (1..=255).contains(&name.len()) && name != "." && name != ".." && name.trim() == name)
+        rest.is_empty()
+            || rest.split('/').all(|name| (1..=255).contains(&name.len()) && name != "." && name != ".." && name.trim() == name)
     });
-    faults.unless(named, field, "each part must be a name of 1 to 255 bytes, not . or .., without white space around it; no slash at the end");
+    faults.unless(
+        named,
+        field,
+        "each part must be a name of 1 to 255 bytes, not . or .., without white space around it; no slash at the end",
+    );
 }
 
 /// The digest that was given, as bytes.
@@ -143,7 +160,8 @@ fn headers(faults: &mut Faults, headers: &BTreeMap<String, String>) {
 
 /// Not to be seen, or makes a name look like another one.
 fn is_deceiving(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -179,7 +197,17 @@ mod tests {
         let fields: Vec<&str> = problem.errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(
             fields,
-            ["url", "file_name", "folder", "headers.Range", "headers.x", "checksum.value", "max_connections", "priority", "max_attempts"]
+            [
+                "url",
+                "file_name",
+                "folder",
+                "headers.Range",
+                "headers.x",
+                "checksum.value",
+                "max_connections",
+                "priority",
+                "max_attempts"
+            ]
         );
         assert_eq!(problem.code, Code::InvalidValue);
         assert!(create(&request()).is_ok());

@@ -173,7 +173,8 @@ impl Dispatcher {
         // Before publishing: a message must never be ahead of its row.
         transaction.commit().await?;
         let published = join_all(hand_outs.iter().map(|hand_out| self.publish(*hand_out))).await;
-        let failed: Vec<HandOut> = hand_outs.iter().zip(published).filter(|(_, published)| !published).map(|(hand_out, _)| *hand_out).collect();
+        let failed: Vec<HandOut> =
+            hand_outs.iter().zip(published).filter(|(_, published)| !published).map(|(hand_out, _)| *hand_out).collect();
         if !failed.is_empty() {
             warn!(downloads = failed.len(), "JetStream did not take what was handed out; it is handed out again");
             store::forget_hand_outs(&self.pool, &failed).await?;

@@ -5,11 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bowerbird_nats::{
-    bus::Bus,
-    download::Progress,
-    id::NodeId,
-};
+use bowerbird_nats::{bus::Bus, download::Progress, id::NodeId};
 use bowerbird_outbound::Engine;
 use bowerbird_storage::Bucket;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -257,8 +253,14 @@ impl Keeper {
             }
             if count.is_multiple_of(TELLS_PER_NOTE) && now != noted {
                 noted = now;
-                let noting =
-                    store::progress(&self.worker.pool, self.row.id, self.row.fence, now.size_bytes, now.bytes_per_second, now.connections);
+                let noting = store::progress(
+                    &self.worker.pool,
+                    self.row.id,
+                    self.row.fence,
+                    now.size_bytes,
+                    now.bytes_per_second,
+                    now.connections,
+                );
                 match timeout(lease / 6, noting).await {
                     Ok(Err(store::Error::Fenced)) => return,
                     Ok(Err(error)) => debug!(download = %self.row.id, %error, "the progress could not be noted"),

@@ -65,7 +65,9 @@ impl PostgresLedger {
     pub(super) async fn record(&self, parts: &[Part]) -> Result<(), store::Error> {
         let Some(upload_id) = lock(&self.upload_id).clone() else { return Err(store::Error::Fenced) };
         let mut transaction = self.pool.begin().await?;
-        store::record(&mut transaction, self.id, self.fence, &upload_id, parts).await.inspect_err(|error| self.watch_quota(error))?;
+        store::record(&mut transaction, self.id, self.fence, &upload_id, parts)
+            .await
+            .inspect_err(|error| self.watch_quota(error))?;
         transaction.commit().await?;
         Ok(())
     }
@@ -99,7 +101,9 @@ impl PostgresLedger {
             file_name: plan.file_name.clone(),
         };
         let mut transaction = self.pool.begin().await?;
-        store::adopt(&mut transaction, self.id, self.fence, before.as_deref(), &adoption).await.inspect_err(|error| self.watch_quota(error))?;
+        store::adopt(&mut transaction, self.id, self.fence, before.as_deref(), &adoption)
+            .await
+            .inspect_err(|error| self.watch_quota(error))?;
         transaction.commit().await?;
         *lock(&self.upload_id) = Some(plan.upload_id.clone());
         *lock(&self.begun) = None;

@@ -8,7 +8,8 @@ use bowerbird_nats::{
     Bus, Code, DownloadId, FileId, Page, Problem,
     answer::Call,
     download::{
-        CancelDownload, CreateDownload, DeleteDownload, Download, GetDownload, ListDownloads, RetryDownload, Status, Stop, UpdateDownload,
+        CancelDownload, CreateDownload, DeleteDownload, Download, GetDownload, ListDownloads, RetryDownload, Status, Stop,
+        UpdateDownload,
     },
     operation::Done,
 };
@@ -120,7 +121,8 @@ impl Requests {
         let before = cursor.map(|cursor| self.0.cursors.read(&list, &cursor)).transpose()?;
         let pattern = q.as_deref().filter(|q| !q.is_empty()).map(check::containing);
         // One more than asked for says whether there is a next page.
-        let mut rows = store::list(&self.0.pool, caller.account_id, status, pattern.as_deref(), before, limit + 1).await.map_err(problem)?;
+        let mut rows =
+            store::list(&self.0.pool, caller.account_id, status, pattern.as_deref(), before, limit + 1).await.map_err(problem)?;
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
         let next_cursor = rows.last().filter(|_| more).map(|last| self.0.cursors.after(&list, last.id.0));
@@ -152,7 +154,8 @@ impl Requests {
             }
             None => None,
         };
-        let row = store::change(&mut transaction, id, &Change { source, priority: priority.map(i16::from) }).await.map_err(problem)?;
+        let row =
+            store::change(&mut transaction, id, &Change { source, priority: priority.map(i16::from) }).await.map_err(problem)?;
         transaction.commit().await.map_err(|error| database::problem(&error))?;
         self.wake();
         Ok(row.to_download())
@@ -162,7 +165,10 @@ impl Requests {
     pub(crate) async fn cancel(self, call: Call<CancelDownload>) -> Result<Download, Problem> {
         let caller = call.account()?;
         let mut transaction = self.0.pool.begin().await.map_err(|error| database::problem(&error))?;
-        let row = store::find_locked(&mut transaction, caller.account_id, call.request.id).await.map_err(problem)?.ok_or_else(unknown)?;
+        let row = store::find_locked(&mut transaction, caller.account_id, call.request.id)
+            .await
+            .map_err(problem)?
+            .ok_or_else(unknown)?;
         if row.status == Status::Canceled {
             return Ok(row.to_download());
         }
@@ -188,7 +194,10 @@ impl Requests {
             }
             idempotency::Begun::New(ticket) => ticket,
         };
-        let row = store::find_locked(&mut transaction, caller.account_id, call.request.id).await.map_err(problem)?.ok_or_else(unknown)?;
+        let row = store::find_locked(&mut transaction, caller.account_id, call.request.id)
+            .await
+            .map_err(problem)?
+            .ok_or_else(unknown)?;
         if !matches!(row.status, Status::Failed | Status::Canceled) {
             return Err(wrong_state(&row, "has neither failed nor been canceled"));
         }
@@ -215,7 +224,9 @@ impl Requests {
         store::delete(&mut transaction, &row).await.map_err(problem)?;
         if with_file && row.status == Status::Completed {
             // A file that its owner deleted before is gone already, and that is what is asked for.
-            files::store::delete(&mut transaction, caller.account_id, row.file_id).await.map_err(|error| problem(error.into()))?;
+            files::store::delete(&mut transaction, caller.account_id, row.file_id)
+                .await
+                .map_err(|error| problem(error.into()))?;
         }
         transaction.commit().await.map_err(|error| database::problem(&error))?;
         self.stop_worker(&before).await;
@@ -291,7 +302,9 @@ fn problem(error: store::Error) -> Problem {
             Problem::new(Code::TooMany, "the account has as many unfinished downloads as it may; wait for some or cancel some")
         }
         store::Error::Disabled => Problem::new(Code::Forbidden, "this account may do nothing; ask whoever runs this server"),
-        store::Error::QuotaExceeded => Problem::new(Code::QuotaExceeded, "the account's storage is full; delete files or ask for more quota"),
+        store::Error::QuotaExceeded => {
+            Problem::new(Code::QuotaExceeded, "the account's storage is full; delete files or ask for more quota")
+        }
         store::Error::Database(error) => database::problem(&error),
         error @ (store::Error::Fenced | store::Error::Corrupt(_)) => {
             error!(%error, "a request about a download failed");

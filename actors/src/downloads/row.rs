@@ -77,7 +77,10 @@ impl Row {
             connections: if runs { self.connections } else { 0 },
             content_type: self.source_content_type.clone(),
             sha256: self.sha256.as_deref().map(hexadecimal),
-            checksum: self.checksum.as_ref().map(|(algorithm, value)| Checksum { algorithm: *algorithm, value: hexadecimal(value) }),
+            checksum: self
+                .checksum
+                .as_ref()
+                .map(|(algorithm, value)| Checksum { algorithm: *algorithm, value: hexadecimal(value) }),
             priority: self.priority,
             attempt: self.attempt,
             max_attempts: self.max_attempts,
@@ -111,7 +114,8 @@ pub(crate) fn failure(code: &str, detail: String, retryable: bool) -> Option<Fai
 
 /// A word of one of the closed lists of the contract.
 pub(crate) fn word<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
-    let text: serde::de::value::BorrowedStrDeserializer<'a, serde::de::value::Error> = serde::de::value::BorrowedStrDeserializer::new(text);
+    let text: serde::de::value::BorrowedStrDeserializer<'a, serde::de::value::Error> =
+        serde::de::value::BorrowedStrDeserializer::new(text);
     T::deserialize(text.into_deserializer()).ok()
 }
 

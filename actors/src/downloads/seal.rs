@@ -40,7 +40,9 @@ pub(crate) enum Error {
     #[error("a source could not be encrypted")]
     Encrypt,
     /// Another master key, or bytes that were changed.
-    #[error("a stored source does not decrypt: the master key is not the one that it was stored with (auth.master_key_file), or the row was changed")]
+    #[error(
+        "a stored source does not decrypt: the master key is not the one that it was stored with (auth.master_key_file), or the row was changed"
+    )]
     Decrypt,
 }
 

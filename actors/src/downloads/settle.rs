@@ -64,7 +64,9 @@ pub(super) async fn settle(worker: Arc<Worker>, row: Row, outcome: Result<transf
                 match ending {
                     // It is taken back when its lease lapses.
                     Ending::Never(..) => break,
-                    Ending::Complete(_) | Ending::Again(..) | Ending::GiveBack | Ending::Nothing => ending = Ending::Never(not_on_record(), false),
+                    Ending::Complete(_) | Ending::Again(..) | Ending::GiveBack | Ending::Nothing => {
+                        ending = Ending::Never(not_on_record(), false)
+                    }
                 }
             }
         }
@@ -80,10 +82,13 @@ fn decide(row: &Row, outcome: Result<transfer::Done, transfer::Error>) -> Ending
         Err(transfer::Error::QuotaExceeded) => Ending::Never(quota_exceeded(), false),
         Err(transfer::Error::Source(error)) => {
             error!(download = %row.id, %error, "the source of a download cannot be read");
-            let detail = "its source cannot be decrypted: the server's master key has changed; create the download anew".to_owned();
+            let detail =
+                "its source cannot be decrypted: the server's master key has changed; create the download anew".to_owned();
             Ending::Never(Failure { code: ErrorCode::SourceExpired, detail, retryable: false }, false)
         }
-        Err(transfer::Error::Refused(detail)) => Ending::Never(Failure { code: ErrorCode::BlockedTarget, detail, retryable: false }, true),
+        Err(transfer::Error::Refused(detail)) => {
+            Ending::Never(Failure { code: ErrorCode::BlockedTarget, detail, retryable: false }, true)
+        }
         Err(transfer::Error::Database(store::Error::Database(error))) if database::is_passing(&error) => {
             warn!(download = %row.id, %error, "a try ended as the database failed");
             Ending::GiveBack
@@ -167,7 +172,10 @@ fn finished(row: &Row, done: transfer::Done) -> Finished {
         object_key,
         name: completed.file_name.or_else(|| row.source_name.clone()).unwrap_or_else(|| "download".to_owned()),
         size_bytes: i64::try_from(completed.size_bytes).unwrap_or(i64::MAX),
-        content_type: completed.content_type.or_else(|| row.source_content_type.clone()).unwrap_or_else(|| "application/octet-stream".to_owned()),
+        content_type: completed
+            .content_type
+            .or_else(|| row.source_content_type.clone())
+            .unwrap_or_else(|| "application/octet-stream".to_owned()),
         sha256: completed.sha256.map(Vec::from),
         crc64: completed.crc64.cast_signed(),
         etag: completed.etag,

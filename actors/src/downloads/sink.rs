@@ -66,7 +66,9 @@ impl BucketSink {
         match self.ledger.record(&noted).await {
             Ok(()) => {}
             // The engine asks the ledger next and is told.
-            Err(error @ (store::Error::Fenced | store::Error::QuotaExceeded)) => return Err(SinkError::Refused(error.to_string())),
+            Err(error @ (store::Error::Fenced | store::Error::QuotaExceeded)) => {
+                return Err(SinkError::Refused(error.to_string()));
+            }
             Err(error) => return Err(SinkError::Unavailable(Box::new(error))),
         }
         let key = self.key_of(upload_id);
@@ -99,7 +101,8 @@ impl Sink for BucketSink {
     }
 
     fn part<'a>(&'a self, upload_id: &'a str, number: u32, body: Bytes, crc64: u64) -> SinkAnswer<'a, String> {
-        async move { self.bucket.upload_part(self.key_of(upload_id), upload_id, number, body, crc64).await.map_err(sorted) }.boxed()
+        async move { self.bucket.upload_part(self.key_of(upload_id), upload_id, number, body, crc64).await.map_err(sorted) }
+            .boxed()
     }
 
     fn put_whole<'a>(&'a self, content_type: Option<&'a str>, body: Bytes, crc64: u64) -> SinkAnswer<'a, Stored> {

@@ -63,10 +63,7 @@ struct Running {
 /// What it is told.
 pub(crate) enum Message {
     /// This download is ours now.
-    Claimed {
-        claimed: Box<Claimed>,
-        permit: OwnedSemaphorePermit,
-    },
+    Claimed { claimed: Box<Claimed>, permit: OwnedSemaphorePermit },
     /// Its owner ended this download.
     Stop(DownloadId),
     /// Say that this node is there.
@@ -139,7 +136,12 @@ impl Actor for Slots {
         Ok(())
     }
 
-    async fn handle_supervisor_evt(&self, myself: ActorRef<Message>, event: SupervisionEvent, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Message>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorTerminated(who, _, reason) => self.ended(&myself, &who, reason, state),
             SupervisionEvent::ActorFailed(who, error) => self.ended(&myself, &who, Some(error.to_string()), state),
@@ -182,9 +184,17 @@ impl Slots {
         }
     }
 
-    async fn start(&self, myself: &ActorRef<Message>, claimed: Claimed, permit: OwnedSemaphorePermit, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn start(
+        &self,
+        myself: &ActorRef<Message>,
+        claimed: Claimed,
+        permit: OwnedSemaphorePermit,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         let (id, fence) = (claimed.row.id, claimed.row.fence);
-        let (actor, _) = Actor::spawn_linked(None, Download { worker: Arc::clone(&self.worker) }, (claimed, permit), myself.get_cell()).await?;
+        let (actor, _) =
+            Actor::spawn_linked(None, Download { worker: Arc::clone(&self.worker) }, (claimed, permit), myself.get_cell())
+                .await?;
         if let Some(before) = state.running.insert(id, Running { actor, fence }) {
             // Our own lease had lapsed and the row came back to us; the fence has made the older one void.
             let _ = before.actor.cast(download::Message::LeaseLost);
@@ -198,7 +208,12 @@ impl Slots {
     }
 
     fn ended(&self, myself: &ActorRef<Message>, who: &ActorCell, failure: Option<String>, state: &mut State) {
-        let Some((id, fence)) = state.running.iter().find(|(_, running)| running.actor.get_id() == who.get_id()).map(|(id, running)| (*id, running.fence)) else {
+        let Some((id, fence)) = state
+            .running
+            .iter()
+            .find(|(_, running)| running.actor.get_id() == who.get_id())
+            .map(|(id, running)| (*id, running.fence))
+        else {
             return;
         };
         state.running.remove(&id);
@@ -240,7 +255,11 @@ async fn take(worker: &Worker, slots: &ActorRef<Message>, delivery: Delivery<Wor
         Err(error) => {
             let passing = matches!(&error, store::Error::Database(error) if database::is_passing(error));
             warn!(download = %work.download_id, %error, "a download could not be claimed");
-            return if passing { Outcome::Retry { after: ASK_AGAIN_AFTER } } else { Outcome::Refuse { reason: error.to_string() } };
+            return if passing {
+                Outcome::Retry { after: ASK_AGAIN_AFTER }
+            } else {
+                Outcome::Refuse { reason: error.to_string() }
+            };
         }
     };
     worker.bell.ring();

@@ -78,7 +78,12 @@ impl From<store::Error> for Error {
 }
 
 /// Run one try.
-pub(super) async fn run(worker: &Worker, claimed: Claimed, ledger: SharedLedger, cancel: CancellationToken) -> Result<Done, Error> {
+pub(super) async fn run(
+    worker: &Worker,
+    claimed: Claimed,
+    ledger: SharedLedger,
+    cancel: CancellationToken,
+) -> Result<Done, Error> {
     let Claimed { row, parts } = claimed;
     let resume = tokio::select! {
         resume = find_stored(worker, &row, parts, &ledger) => resume?,
@@ -105,7 +110,8 @@ fn plan(worker: &Worker, row: &Row, resume: Option<Resume>) -> Result<Transfer, 
     let source = worker.seal.open(row.id, &row.source_sealed).map_err(Error::Source)?;
     let refused = |why: String| Error::Refused(why);
     let url = Url::parse(&source.url).map_err(|error| refused(error.to_string()))?;
-    let headers = header::check(source.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))).map_err(|error| refused(error.to_string()))?;
+    let headers = header::check(source.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        .map_err(|error| refused(error.to_string()))?;
     let checksum = row.checksum.as_ref().and_then(|(algorithm, value)| match algorithm {
         Algorithm::Sha256 => value.as_slice().try_into().ok().map(Checksum::Sha256),
         Algorithm::Sha512 => value.as_slice().try_into().ok().map(Checksum::Sha512),
@@ -143,7 +149,8 @@ async fn find_stored(worker: &Worker, row: &Row, parts: Vec<Part>, ledger: &Shar
         Err(error) if error.kind() == ErrorKind::NoSuchUpload => {
             let stored: i64 = parts.iter().map(|part| part.size_bytes).sum();
             let found = worker.bucket.head(key).await?;
-            if found.is_some_and(|found| found.size_bytes == unsigned(stored)) && row.size_bytes.is_none_or(|size| size == stored) {
+            if found.is_some_and(|found| found.size_bytes == unsigned(stored)) && row.size_bytes.is_none_or(|size| size == stored)
+            {
                 // Completed, and the worker died before it could say so: the sink finds it when it is to complete it.
                 return Ok(Some(Resume { plan, parts: parts.iter().map(to_record).collect() }));
             }
@@ -186,7 +193,9 @@ fn reconcile(plan: &PlanRecord, ledger: Vec<Part>, listed: &[bucket::PartInfo]) 
     let (mut kept, mut struck) = (Vec::new(), Vec::new());
     let mut found = Vec::new();
     for part in ledger {
-        let same_unchecked = unchecked.get(&part.number).is_some_and(|info| info.etag == part.etag && unsigned(part.size_bytes) == info.size_bytes);
+        let same_unchecked = unchecked
+            .get(&part.number)
+            .is_some_and(|info| info.etag == part.etag && unsigned(part.size_bytes) == info.size_bytes);
         match in_bucket.remove(&part.number) {
             Some(there) if there == part => kept.push(part),
             // Stored again after the ledger was written, and the same bytes.
@@ -200,7 +209,11 @@ fn reconcile(plan: &PlanRecord, ledger: Vec<Part>, listed: &[bucket::PartInfo]) 
         let left = plan.total_bytes?.checked_sub(before).filter(|left| *left > 0)?;
         Some(left.min(plan.part_size_bytes))
     };
-    found.extend(in_bucket.into_values().filter(|part| !struck.contains(&part.number) && expected(part.number) == Some(unsigned(part.size_bytes))));
+    found.extend(
+        in_bucket
+            .into_values()
+            .filter(|part| !struck.contains(&part.number) && expected(part.number) == Some(unsigned(part.size_bytes))),
+    );
     found.sort_unstable_by_key(|part| part.number);
     (kept, found, struck)
 }

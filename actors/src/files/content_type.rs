@@ -6,11 +6,36 @@ const OPAQUE: &str = "application/octet-stream";
 
 /// Types that browsers show or play without running anything.
 const INERT: &[&str] = &[
-    "application/gzip", "application/json", "application/octet-stream", "application/vnd.debian.binary-package",
-    "application/x-7z-compressed", "application/x-bzip2", "application/x-tar", "application/x-xz", "application/zip",
-    "application/zstd", "audio/aac", "audio/flac", "audio/mp4", "audio/mpeg", "audio/ogg", "audio/wav", "audio/webm",
-    "image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/csv", "text/plain", "video/mp4", "video/mpeg",
-    "video/ogg", "video/quicktime", "video/webm", "video/x-matroska",
+    "application/gzip",
+    "application/json",
+    "application/octet-stream",
+    "application/vnd.debian.binary-package",
+    "application/x-7z-compressed",
+    "application/x-bzip2",
+    "application/x-tar",
+    "application/x-xz",
+    "application/zip",
+    "application/zstd",
+    "audio/aac",
+    "audio/flac",
+    "audio/mp4",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/wav",
+    "audio/webm",
+    "image/avif",
+    "image/gif",
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "text/csv",
+    "text/plain",
+    "video/mp4",
+    "video/mpeg",
+    "video/ogg",
+    "video/quicktime",
+    "video/webm",
+    "video/x-matroska",
 ];
 
 /// The `Content-Type` to hand content out with that was declared as this.
@@ -26,9 +51,21 @@ mod tests {
     #[test]
     fn what_a_browser_could_run_is_handed_out_as_bytes() {
         for active in [
-            "text/html", "TEXT/HTML; charset=utf-8", "image/svg+xml", "application/xml", "text/xml", "application/xhtml+xml",
-            "application/pdf", "text/javascript", "application/javascript", "multipart/related", "message/rfc822", "",
-            "text/plain, text/html", "image/png\r\nx: y", "application/x-shockwave-flash",
+            "text/html",
+            "TEXT/HTML; charset=utf-8",
+            "image/svg+xml",
+            "application/xml",
+            "text/xml",
+            "application/xhtml+xml",
+            "application/pdf",
+            "text/javascript",
+            "application/javascript",
+            "multipart/related",
+            "message/rfc822",
+            "",
+            "text/plain, text/html",
+            "image/png\r\nx: y",
+            "application/x-shockwave-flash",
         ] {
             assert_eq!(inert(active), OPAQUE, "{active}");
         }

@@ -62,8 +62,9 @@ impl Requests {
         let before = cursor.map(|cursor| self.0.cursors.read(&list, &cursor)).transpose()?;
         let pattern = q.as_deref().filter(|q| !q.is_empty()).map(check::containing);
         // One more than asked for says whether there is a next page.
-        let mut files =
-            store::list(&self.0.pool, caller.account_id, folder.as_deref(), pattern.as_deref(), before, limit + 1).await.map_err(problem)?;
+        let mut files = store::list(&self.0.pool, caller.account_id, folder.as_deref(), pattern.as_deref(), before, limit + 1)
+            .await
+            .map_err(problem)?;
         let more = files.len() > limit as usize;
         files.truncate(limit as usize);
         let next_cursor = files.last().filter(|_| more).map(|last| self.0.cursors.after(&list, last.id.0));

@@ -90,10 +90,11 @@ pub(crate) struct DuePurge {
 /// What an account stores; nothing if it never did.
 #[cfg(test)]
 pub(crate) async fn usage(pool: &PgPool, account: AccountId) -> Result<Usage, Error> {
-    let row = sqlx::query("SELECT stored_bytes, reserved_bytes, files, unfinished_downloads FROM account_usage WHERE account_id = $1")
-        .bind(account.0)
-        .fetch_optional(pool)
-        .await?;
+    let row =
+        sqlx::query("SELECT stored_bytes, reserved_bytes, files, unfinished_downloads FROM account_usage WHERE account_id = $1")
+            .bind(account.0)
+            .fetch_optional(pool)
+            .await?;
     let Some(row) = row else { return Ok(Usage::default()) };
     Ok(Usage {
         stored_bytes: row.try_get("stored_bytes")?,
@@ -160,7 +161,11 @@ pub(crate) async fn reserve(connection: &mut PgConnection, account: AccountId, b
 
 /// Free bytes that were set aside.
 pub(crate) async fn release(connection: &mut PgConnection, account: AccountId, bytes: i64) -> Result<(), Error> {
-    sqlx::query("UPDATE account_usage SET reserved_bytes = reserved_bytes - $2 WHERE account_id = $1").bind(account.0).bind(bytes).execute(connection).await?;
+    sqlx::query("UPDATE account_usage SET reserved_bytes = reserved_bytes - $2 WHERE account_id = $1")
+        .bind(account.0)
+        .bind(bytes)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -249,7 +254,8 @@ pub(crate) async fn delete(connection: &mut PgConnection, account: AccountId, id
     .fetch_optional(&mut *connection)
     .await?;
     let Some(size) = size else { return Ok(false) };
-    purge(connection, &Purge { prefix: &format!("{account}/{id}/"), keep_key: None, file_id: Some(id), after: Duration::ZERO }).await?;
+    purge(connection, &Purge { prefix: &format!("{account}/{id}/"), keep_key: None, file_id: Some(id), after: Duration::ZERO })
+        .await?;
     sqlx::query("UPDATE account_usage SET stored_bytes = stored_bytes - $2, files = files - 1 WHERE account_id = $1")
         .bind(account.0)
         .bind(size)
@@ -260,13 +266,15 @@ pub(crate) async fn delete(connection: &mut PgConnection, account: AccountId, id
 
 /// Have something deleted in the bucket.
 pub(crate) async fn purge(connection: &mut PgConnection, purge: &Purge<'_>) -> Result<(), Error> {
-    sqlx::query("INSERT INTO object_purges (prefix, keep_key, file_id, due_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4))")
-        .bind(purge.prefix)
-        .bind(purge.keep_key)
-        .bind(purge.file_id.map(|id| id.0))
-        .bind(purge.after.as_secs_f64())
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO object_purges (prefix, keep_key, file_id, due_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
+    )
+    .bind(purge.prefix)
+    .bind(purge.keep_key)
+    .bind(purge.file_id.map(|id| id.0))
+    .bind(purge.after.as_secs_f64())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -283,15 +291,22 @@ pub(crate) async fn take_purges(pool: &PgPool, retry_after: Duration, limit: i64
     .await?;
     rows.iter()
         .map(|row| {
-            Ok(DuePurge { id: row.try_get("id")?, prefix: row.try_get("prefix")?, keep_key: row.try_get("keep_key")?, attempt: row.try_get("attempt")? })
+            Ok(DuePurge {
+                id: row.try_get("id")?,
+                prefix: row.try_get("prefix")?,
+                keep_key: row.try_get("keep_key")?,
+                attempt: row.try_get("attempt")?,
+            })
         })
         .collect()
 }
 
 /// Everything of this purge is gone from the bucket: its row goes, and with it the file's.
 pub(crate) async fn purged(connection: &mut PgConnection, id: i64) -> Result<(), Error> {
-    let file: Option<Option<Uuid>> =
-        sqlx::query_scalar("DELETE FROM object_purges WHERE id = $1 RETURNING file_id").bind(id).fetch_optional(&mut *connection).await?;
+    let file: Option<Option<Uuid>> = sqlx::query_scalar("DELETE FROM object_purges WHERE id = $1 RETURNING file_id")
+        .bind(id)
+        .fetch_optional(&mut *connection)
+        .await?;
     let Some(file) = file.flatten() else { return Ok(()) };
     let row = sqlx::query("DELETE FROM files WHERE id = $1 AND deleted_at IS NOT NULL RETURNING account_id, size_bytes")
         .bind(file)

@@ -79,16 +79,19 @@ pub(crate) async fn dispatch(connection: &mut PgConnection, limits: Limits) -> R
     .bind(limits.lost_after.as_secs_f64())
     .fetch_one(&mut *connection)
     .await?;
-    let (slots, running, on_their_way): (i64, i64, i64) = (load.try_get("slots")?, load.try_get("running")?, load.try_get("on_their_way")?);
+    let (slots, running, on_their_way): (i64, i64, i64) =
+        (load.try_get("slots")?, load.try_get("running")?, load.try_get("on_their_way")?);
     let free = (slots - running).max(0);
     if free == 0 {
         return Ok(Vec::new());
     }
     // With free slots a message is pulled at once; one that was not is gone (a broker that was wiped, say).
-    sqlx::query("UPDATE downloads SET dispatched_at = NULL WHERE status = 'queued' AND dispatched_at < now() - make_interval(secs => $1)")
-        .bind(limits.lost_after.as_secs_f64())
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "UPDATE downloads SET dispatched_at = NULL WHERE status = 'queued' AND dispatched_at < now() - make_interval(secs => $1)",
+    )
+    .bind(limits.lost_after.as_secs_f64())
+    .execute(&mut *connection)
+    .await?;
     let wanted = 2 * free - on_their_way;
     if wanted <= 0 {
         return Ok(Vec::new());
@@ -127,7 +130,12 @@ pub(crate) async fn dispatch(connection: &mut PgConnection, limits: Limits) -> R
     .await?;
     let mut picked = rows
         .iter()
-        .map(|row| Ok((row.try_get::<i64, _>("turn")?, HandOut { id: DownloadId(row.try_get("id")?), dispatch_no: row.try_get("dispatch_no")? })))
+        .map(|row| {
+            Ok((
+                row.try_get::<i64, _>("turn")?,
+                HandOut { id: DownloadId(row.try_get("id")?), dispatch_no: row.try_get("dispatch_no")? },
+            ))
+        })
         .collect::<Result<Vec<_>, sqlx::Error>>()?;
     picked.sort_unstable_by_key(|(turn, _)| *turn);
     Ok(picked.into_iter().map(|(_, hand_out)| hand_out).collect())

@@ -10,7 +10,11 @@ use bowerbird_nats::{
 };
 use sqlx::PgConnection;
 
-use super::{Error, columns, read, requests::{SECOND_PURGE_AFTER, forget_stored}, tell};
+use super::{
+    Error, columns, read,
+    requests::{SECOND_PURGE_AFTER, forget_stored},
+    tell,
+};
 use crate::{
     downloads::row::Row,
     files::store::{self as files, NewFile, Purge},
@@ -31,16 +35,25 @@ pub(crate) struct Finished {
 
 /// The row of a running download, held until the transaction ends, if it is this worker's.
 pub(crate) async fn locked(connection: &mut PgConnection, id: DownloadId, fence: i64) -> Result<Row, Error> {
-    let row = sqlx::query(concat!("SELECT ", columns!(), " FROM downloads WHERE id = $1 AND fence = $2 AND status = 'running' FOR UPDATE"))
-        .bind(id.0)
-        .bind(fence)
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM downloads WHERE id = $1 AND fence = $2 AND status = 'running' FOR UPDATE"
+    ))
+    .bind(id.0)
+    .bind(fence)
+    .fetch_optional(connection)
+    .await?;
     row.as_ref().map_or(Err(Error::Fenced), read)
 }
 
 /// The object is there and whole: make the file, end the download, move its bytes from reserved to stored.
-pub(crate) async fn complete(connection: &mut PgConnection, id: DownloadId, fence: i64, finished: &Finished) -> Result<(Row, FileId), Error> {
+pub(crate) async fn complete(
+    connection: &mut PgConnection,
+    id: DownloadId,
+    fence: i64,
+    finished: &Finished,
+) -> Result<(Row, FileId), Error> {
     let old = locked(connection, id, fence).await?;
     let row = sqlx::query(concat!(
         "UPDATE downloads SET status = 'completed', finished_at = now(), worker = NULL, lease_until = NULL, object_key = $2, upload_id = NULL, \
@@ -62,7 +75,8 @@ pub(crate) async fn complete(connection: &mut PgConnection, id: DownloadId, fenc
     sqlx::query("DELETE FROM download_parts WHERE download_id = $1").bind(id.0).execute(&mut *connection).await?;
     if fence > 1 || old.restarts > 0 {
         // Earlier tries may have left something beside it.
-        let purge = Purge { prefix: &row.prefix(), keep_key: Some(&finished.object_key), file_id: None, after: SECOND_PURGE_AFTER };
+        let purge =
+            Purge { prefix: &row.prefix(), keep_key: Some(&finished.object_key), file_id: None, after: SECOND_PURGE_AFTER };
         files::purge(connection, &purge).await?;
     }
     tell(connection, event::DOWNLOAD_COMPLETED, &row).await?;
@@ -136,7 +150,13 @@ pub(crate) async fn give_back(connection: &mut PgConnection, id: DownloadId, fen
 }
 
 /// Give up. `keep`: what is stored stays for a later `retry`, with a new link perhaps.
-pub(crate) async fn fail(connection: &mut PgConnection, id: DownloadId, fence: i64, failure: &Failure, keep: bool) -> Result<Row, Error> {
+pub(crate) async fn fail(
+    connection: &mut PgConnection,
+    id: DownloadId,
+    fence: i64,
+    failure: &Failure,
+    keep: bool,
+) -> Result<Row, Error> {
     let old = locked(connection, id, fence).await?;
     end(connection, &old, failure, keep).await
 }
@@ -192,6 +212,7 @@ pub(crate) async fn trim(connection: &mut PgConnection, keep_parts: Duration, ke
         .execute(&mut *connection)
         .await?;
     }
+    sqlx::query("DELETE FROM download_nodes WHERE seen_at < now() - interval '1 day'").execute(&mut *connection).await?;
     let removed = sqlx::query(
         "DELETE FROM downloads WHERE id IN (SELECT id FROM downloads WHERE finished_at < now() - make_interval(secs => $1) \
          AND upload_id IS NULL ORDER BY finished_at LIMIT 500 FOR UPDATE SKIP LOCKED)",

@@ -26,7 +26,12 @@ pub(crate) struct Claimed {
 }
 
 /// Take what a work message names, unless it is void.
-pub(crate) async fn claim(connection: &mut PgConnection, work: Work, node: NodeId, lease: Duration) -> Result<Option<Claimed>, Error> {
+pub(crate) async fn claim(
+    connection: &mut PgConnection,
+    work: Work,
+    node: NodeId,
+    lease: Duration,
+) -> Result<Option<Claimed>, Error> {
     let row = sqlx::query(concat!(
         "UPDATE downloads SET status = 'running', worker = $3, fence = fence + 1, lease_until = now() + make_interval(secs => $4), \
          attempt = attempt + 1, mark_bytes = received_bytes, started_at = coalesce(started_at, now()), dispatched_at = NULL, \
@@ -136,7 +141,9 @@ async fn settle_lost(connection: &mut PgConnection, rows: Vec<Row>) -> Result<Ve
         if row.lost < MAX_LOST {
             tell(connection, event::DOWNLOAD_QUEUED, row).await?;
         } else {
-            let detail = format!("{MAX_LOST} workers in a row were lost while they ran it, so it is taken for the cause; `retry` tries again");
+            let detail = format!(
+                "{MAX_LOST} workers in a row were lost while they ran it, so it is taken for the cause; `retry` tries again"
+            );
             ending::end(connection, row, &Failure { code: ErrorCode::Stalled, detail, retryable: true }, false).await?;
         }
     }

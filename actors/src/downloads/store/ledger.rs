@@ -23,7 +23,13 @@ pub(crate) struct Adoption {
 
 /// Make an upload the download's own in place of `before`, whose parts are void. Until this nothing may be put into the
 /// new one.
-pub(crate) async fn adopt(connection: &mut PgConnection, id: DownloadId, fence: i64, before: Option<&str>, adoption: &Adoption) -> Result<(), Error> {
+pub(crate) async fn adopt(
+    connection: &mut PgConnection,
+    id: DownloadId,
+    fence: i64,
+    before: Option<&str>,
+    adoption: &Adoption,
+) -> Result<(), Error> {
     let row = locked(connection, id, fence).await?;
     if row.upload_id.as_deref() != before {
         return Err(Error::Fenced);
@@ -52,7 +58,13 @@ pub(crate) async fn adopt(connection: &mut PgConnection, id: DownloadId, fence: 
 }
 
 /// Write down parts that are stored. Answers the bytes that are stored by now.
-pub(crate) async fn record(connection: &mut PgConnection, id: DownloadId, fence: i64, upload_id: &str, parts: &[Part]) -> Result<i64, Error> {
+pub(crate) async fn record(
+    connection: &mut PgConnection,
+    id: DownloadId,
+    fence: i64,
+    upload_id: &str,
+    parts: &[Part],
+) -> Result<i64, Error> {
     let row = locked(connection, id, fence).await?;
     if row.upload_id.as_deref() != Some(upload_id) {
         return Err(Error::Fenced);
@@ -83,7 +95,11 @@ pub(crate) async fn record(connection: &mut PgConnection, id: DownloadId, fence:
     .try_get("received_bytes")?;
     if stored > row.reserved_bytes {
         let wanted = stored - row.reserved_bytes + if row.size_bytes.is_none() { RESERVE_STEP_BYTES } else { 0 };
-        sqlx::query("UPDATE downloads SET reserved_bytes = reserved_bytes + $2 WHERE id = $1").bind(id.0).bind(wanted).execute(&mut *connection).await?;
+        sqlx::query("UPDATE downloads SET reserved_bytes = reserved_bytes + $2 WHERE id = $1")
+            .bind(id.0)
+            .bind(wanted)
+            .execute(&mut *connection)
+            .await?;
         files::reserve(connection, row.account_id, wanted).await?;
     }
     Ok(stored)
@@ -92,7 +108,11 @@ pub(crate) async fn record(connection: &mut PgConnection, id: DownloadId, fence:
 /// Strike parts out that the bucket does not have.
 pub(crate) async fn strike(connection: &mut PgConnection, id: DownloadId, fence: i64, numbers: &[i32]) -> Result<(), Error> {
     locked(connection, id, fence).await?;
-    sqlx::query("DELETE FROM download_parts WHERE download_id = $1 AND part_number = ANY ($2)").bind(id.0).bind(numbers).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM download_parts WHERE download_id = $1 AND part_number = ANY ($2)")
+        .bind(id.0)
+        .bind(numbers)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query(
         "UPDATE downloads SET received_bytes = stored.bytes, mark_bytes = least(mark_bytes, stored.bytes) FROM \
          (SELECT coalesce(sum(size_bytes), 0)::bigint AS bytes FROM download_parts WHERE download_id = $1) stored WHERE id = $1",
@@ -104,7 +124,12 @@ pub(crate) async fn strike(connection: &mut PgConnection, id: DownloadId, fence:
 }
 
 /// What is stored is of no use: begin from zero. The upload is left to whoever created it, to abort.
-pub(crate) async fn restart(connection: &mut PgConnection, id: DownloadId, fence: i64, because_it_changed: bool) -> Result<(), Error> {
+pub(crate) async fn restart(
+    connection: &mut PgConnection,
+    id: DownloadId,
+    fence: i64,
+    because_it_changed: bool,
+) -> Result<(), Error> {
     let row = locked(connection, id, fence).await?;
     sqlx::query("DELETE FROM download_parts WHERE download_id = $1").bind(id.0).execute(&mut *connection).await?;
     sqlx::query(
@@ -119,7 +144,14 @@ pub(crate) async fn restart(connection: &mut PgConnection, id: DownloadId, fence
 }
 
 /// How fast it goes, for whoever looks.
-pub(crate) async fn progress(pool: &PgPool, id: DownloadId, fence: i64, size_bytes: Option<i64>, bytes_per_second: i64, connections: i32) -> Result<(), Error> {
+pub(crate) async fn progress(
+    pool: &PgPool,
+    id: DownloadId,
+    fence: i64,
+    size_bytes: Option<i64>,
+    bytes_per_second: i64,
+    connections: i32,
+) -> Result<(), Error> {
     let written = sqlx::query(
         "UPDATE downloads SET size_bytes = coalesce(size_bytes, $3), bytes_per_second = $4, connections = $5 \
          WHERE id = $1 AND fence = $2 AND status = 'running'",

@@ -165,7 +165,8 @@ pub(in crate::downloads) async fn forget_stored(connection: &mut PgConnection, r
         let prefix = row.prefix();
         files::purge(connection, &Purge { prefix: &prefix, keep_key: None, file_id: None, after: Duration::ZERO }).await?;
         if row.status == Status::Running {
-            files::purge(connection, &Purge { prefix: &prefix, keep_key: None, file_id: None, after: SECOND_PURGE_AFTER }).await?;
+            files::purge(connection, &Purge { prefix: &prefix, keep_key: None, file_id: None, after: SECOND_PURGE_AFTER })
+                .await?;
         }
     }
     Ok(())
@@ -178,7 +179,12 @@ pub(crate) struct Retried {
 }
 
 /// Queue a failed or canceled download again that the caller has locked.
-pub(crate) async fn requeue(connection: &mut PgConnection, old: &Row, retried: &Retried, max_unfinished: i64) -> Result<Row, Error> {
+pub(crate) async fn requeue(
+    connection: &mut PgConnection,
+    old: &Row,
+    retried: &Retried,
+    max_unfinished: i64,
+) -> Result<Row, Error> {
     let row = sqlx::query(concat!(
         "UPDATE downloads SET status = 'queued', finished_at = NULL, queued_at = now(), not_before = NULL, attempt = 0, lost = 0, \
          restarts = 0, error_code = NULL, error_detail = NULL, error_retryable = NULL, \

@@ -97,7 +97,11 @@ impl House {
     }
 
     async fn lapse(&self, row: &Row) {
-        sqlx::query("UPDATE downloads SET lease_until = now() - interval '1 second' WHERE id = $1").bind(row.id.0).execute(&self.pool).await.unwrap();
+        sqlx::query("UPDATE downloads SET lease_until = now() - interval '1 second' WHERE id = $1")
+            .bind(row.id.0)
+            .execute(&self.pool)
+            .await
+            .unwrap();
         let mut transaction = self.pool.begin().await.unwrap();
         reap(&mut transaction).await.unwrap();
         transaction.commit().await.unwrap();
@@ -418,7 +422,12 @@ async fn a_stopping_node_hands_back_its_own_downloads_and_no_others() {
     let house = House::new(4).await;
     let account = house.account(1 << 30).await;
     let (ours, theirs) = (house.running(account).await, house.running(account).await);
-    sqlx::query("UPDATE downloads SET worker = $2 WHERE id = $1").bind(theirs.id.0).bind(IdSource.next()).execute(&house.pool).await.unwrap();
+    sqlx::query("UPDATE downloads SET worker = $2 WHERE id = $1")
+        .bind(theirs.id.0)
+        .bind(IdSource.next())
+        .execute(&house.pool)
+        .await
+        .unwrap();
     let mut transaction = house.pool.begin().await.unwrap();
     let handed_back = hand_back(&mut transaction, house.node, false).await.unwrap();
     transaction.commit().await.unwrap();
@@ -441,7 +450,10 @@ async fn what_a_canceled_download_stored_is_purged_and_a_retry_begins_under_anot
     assert_eq!((canceled.status, canceled.received_bytes, canceled.worker), (Status::Canceled, 0, None));
     let purges = files::take_purges(&house.pool, LEASE, 10).await.unwrap();
     assert_eq!(purges.iter().map(|purge| purge.prefix.clone()).collect::<Vec<_>>(), [row.prefix()]);
-    let later: i64 = sqlx::query_scalar("SELECT count(*) FROM object_purges WHERE due_at > now() + interval '5 minutes'").fetch_one(&house.pool).await.unwrap();
+    let later: i64 = sqlx::query_scalar("SELECT count(*) FROM object_purges WHERE due_at > now() + interval '5 minutes'")
+        .fetch_one(&house.pool)
+        .await
+        .unwrap();
     assert_eq!(later, 1, "once more when a stopped worker must be still");
 
     let mut transaction = house.pool.begin().await.unwrap();
@@ -456,7 +468,10 @@ async fn what_is_scheduled_is_queued_when_it_is_due() {
     let house = House::new(4).await;
     let account = house.account(1 << 30).await;
     let row = house.insert(account, 5).await;
-    sqlx::query("UPDATE downloads SET status = 'scheduled', start_at = now() + interval '1 hour'").execute(&house.pool).await.unwrap();
+    sqlx::query("UPDATE downloads SET status = 'scheduled', start_at = now() + interval '1 hour'")
+        .execute(&house.pool)
+        .await
+        .unwrap();
     let promoted = async || {
         let mut transaction = house.pool.begin().await.unwrap();
         let promoted = promote(&mut transaction).await.unwrap();

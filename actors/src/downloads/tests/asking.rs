@@ -39,7 +39,9 @@ async fn what_is_created_is_queued_and_shows_no_secret() {
     .unwrap();
     assert!(!dump.contains("secret") && !dump.contains("hunter2"), "{dump}");
 
-    let later = node.create_with(caller, URL, |request| request.start_at = Some(OffsetDateTime::UNIX_EPOCH + Duration::days(30_000))).await;
+    let later = node
+        .create_with(caller, URL, |request| request.start_at = Some(OffsetDateTime::UNIX_EPOCH + Duration::days(30_000)))
+        .await;
     assert_eq!(later.status, Status::Scheduled);
 }
 
@@ -63,7 +65,11 @@ async fn the_same_request_twice_makes_one_download() {
     let answers = futures_util::future::join_all(racing).await;
     let made: BTreeSet<DownloadId> = answers.iter().flatten().map(|download| download.id).collect();
     assert_eq!(made.len(), 1);
-    assert!(answers.iter().all(|answer| answer.as_ref().is_ok() || answer.as_ref().is_err_and(|problem| problem.code == Code::RequestInProgress)));
+    assert!(
+        answers.iter().all(
+            |answer| answer.as_ref().is_ok() || answer.as_ref().is_err_and(|problem| problem.code == Code::RequestInProgress)
+        )
+    );
     let list = node.requests.clone().list(call(caller, ListDownloads::default())).await.unwrap();
     assert_eq!(list.items.len(), 2);
 }
@@ -100,7 +106,11 @@ async fn limits_hold_for_each_account_alone() {
     create(other).await.unwrap();
     node.requests.clone().cancel(call(caller, CancelDownload { id: last.unwrap() })).await.unwrap();
     create(caller).await.unwrap();
-    sqlx::query("UPDATE accounts SET disabled_at = now() WHERE id = $1").bind(other.account_id.0).execute(&world.pool).await.unwrap();
+    sqlx::query("UPDATE accounts SET disabled_at = now() WHERE id = $1")
+        .bind(other.account_id.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
     assert_eq!(create(other).await.unwrap_err().code, Code::Forbidden);
 }
 
@@ -126,7 +136,11 @@ async fn another_accounts_download_is_as_one_that_does_not_exist() {
         ),
         (
             requests.clone().update(call(stranger, UpdateDownload { id, url: None, priority: Some(1) })).await.unwrap_err(),
-            requests.clone().update(call(stranger, UpdateDownload { id: nobody, url: None, priority: Some(1) })).await.unwrap_err(),
+            requests
+                .clone()
+                .update(call(stranger, UpdateDownload { id: nobody, url: None, priority: Some(1) }))
+                .await
+                .unwrap_err(),
         ),
         (
             requests.clone().delete(call(stranger, DeleteDownload { id, with_file: true })).await.unwrap_err(),
@@ -140,7 +154,10 @@ async fn another_accounts_download_is_as_one_that_does_not_exist() {
     let file = FileId(id.0);
     assert_eq!(files.clone().get(call(stranger, GetFile { id: file })).await.unwrap_err().code, Code::NotFound);
     assert_eq!(files.clone().delete(call(stranger, DeleteFile { id: file })).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(files.clone().presign(call(stranger, PresignFile { id: file, internal: false })).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        files.clone().presign(call(stranger, PresignFile { id: file, internal: false })).await.unwrap_err().code,
+        Code::NotFound
+    );
     assert_eq!(requests.clone().get(call(owner, GetDownload { id })).await.unwrap().status, Status::Queued);
 }
 
@@ -179,7 +196,8 @@ async fn pages_hold_everything_once_and_in_order_whatever_is_added_meanwhile() {
     let handle = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         let mut runner = TestRunner::new(ProptestConfig { cases: 40, ..ProptestConfig::default() });
-        let filters = (1_u32..=25, any::<bool>(), prop_oneof![Just(None), Just(Some(Status::Queued)), Just(Some(Status::Canceled))]);
+        let filters =
+            (1_u32..=25, any::<bool>(), prop_oneof![Just(None), Just(Some(Status::Queued)), Just(Some(Status::Canceled))]);
         runner
             .run(&filters, |(limit, search, status)| {
                 handle.block_on(async {
@@ -211,10 +229,16 @@ async fn pages_hold_everything_once_and_in_order_whatever_is_added_meanwhile() {
             .unwrap();
         handle.block_on(async {
             for limit in [0, 201] {
-                let problem = node.requests.clone().list(call(caller, ListDownloads { limit: Some(limit), ..Default::default() })).await.unwrap_err();
+                let problem = node
+                    .requests
+                    .clone()
+                    .list(call(caller, ListDownloads { limit: Some(limit), ..Default::default() }))
+                    .await
+                    .unwrap_err();
                 assert_eq!(problem.code, Code::InvalidValue);
             }
-            let page = node.requests.clone().list(call(caller, ListDownloads { limit: Some(5), ..Default::default() })).await.unwrap();
+            let page =
+                node.requests.clone().list(call(caller, ListDownloads { limit: Some(5), ..Default::default() })).await.unwrap();
             let cursor = page.next_cursor;
             for (caller, status) in [(other, None), (caller, Some(Status::Queued))] {
                 let request = ListDownloads { limit: Some(5), cursor: cursor.clone(), status, q: None };

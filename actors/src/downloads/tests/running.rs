@@ -36,7 +36,10 @@ async fn check_stored(world: &World, node: &Node, caller: Caller, download: &Dow
     assert_eq!(download.received_bytes, i64::try_from(content.len()).unwrap());
     assert_eq!(download.sha256.as_deref(), Some(content.sha256_hex().as_str()));
     let file = node.files.clone().get(call(caller, GetFile { id: download.file_id.unwrap() })).await.unwrap();
-    assert_eq!((file.sha256.clone(), file.download_id, file.size_bytes), (download.sha256.clone(), Some(download.id), download.received_bytes));
+    assert_eq!(
+        (file.sha256.clone(), file.download_id, file.size_bytes),
+        (download.sha256.clone(), Some(download.id), download.received_bytes)
+    );
     let keys = world.keys(caller).await;
     let prefix = format!("{}/{}/", caller.account_id, file.id);
     let mine: Vec<&String> = keys.iter().filter(|key| key.starts_with(&prefix)).collect();
@@ -86,7 +89,8 @@ async fn a_killed_nodes_download_is_gone_on_with_by_another() {
     first.kill();
     let second = world.node("").await;
     eventually(PATIENCE, "it goes on", async || {
-        let worker: Option<uuid::Uuid> = sqlx::query_scalar("SELECT worker FROM downloads WHERE id = $1").bind(id.0).fetch_one(&world.pool).await.unwrap();
+        let worker: Option<uuid::Uuid> =
+            sqlx::query_scalar("SELECT worker FROM downloads WHERE id = $1").bind(id.0).fetch_one(&world.pool).await.unwrap();
         (worker == Some(second.node_id.0)).then_some(())
     })
     .await;
@@ -147,18 +151,23 @@ async fn a_worker_that_lost_its_lease_stops_and_leaves_nothing() {
     let id = first.create(caller, &server.url()).await.id;
     for round in 0..4 {
         let stored = (2 + round) << 22;
-        let runs = |download: &Download| download.status == Status::Running && download.received_bytes >= stored || download.status == Status::Completed;
+        let runs = |download: &Download| {
+            download.status == Status::Running && download.received_bytes >= stored || download.status == Status::Completed
+        };
         world.until(&first, caller, id, "it runs", runs).await;
         // Whoever runs it is taken for dead, and works on without knowing.
-        sqlx::query("UPDATE downloads SET status = 'queued', worker = NULL, lease_until = NULL WHERE id = $1 AND status = 'running'")
-            .bind(id.0)
-            .execute(&world.pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "UPDATE downloads SET status = 'queued', worker = NULL, lease_until = NULL WHERE id = $1 AND status = 'running'",
+        )
+        .bind(id.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
     }
     let download = world.ended(&first, caller, id, Status::Completed).await;
     check_stored(&world, &first, caller, &download, &content).await;
-    let fence: i64 = sqlx::query_scalar("SELECT fence FROM downloads WHERE id = $1").bind(id.0).fetch_one(&world.pool).await.unwrap();
+    let fence: i64 =
+        sqlx::query_scalar("SELECT fence FROM downloads WHERE id = $1").bind(id.0).fetch_one(&world.pool).await.unwrap();
     assert!(fence > 1, "it was taken over");
     drop((first, second));
     assert_eq!(world.uploads(caller).await, 0);
@@ -179,7 +188,8 @@ async fn a_work_message_that_comes_twice_runs_once() {
     }
     let download = world.ended(&second, caller, id, Status::Completed).await;
     check_stored(&world, &second, caller, &download, &content).await;
-    let fence: i64 = sqlx::query_scalar("SELECT fence FROM downloads WHERE id = $1").bind(id.0).fetch_one(&world.pool).await.unwrap();
+    let fence: i64 =
+        sqlx::query_scalar("SELECT fence FROM downloads WHERE id = $1").bind(id.0).fetch_one(&world.pool).await.unwrap();
     assert_eq!(fence, 1);
     assert!(server.bytes_sent() < 20 * MIB);
 }
@@ -189,7 +199,10 @@ async fn a_running_download_that_is_canceled_ends_within_a_second() {
     let world = World::new().await;
     let caller = world.account(1 << 30).await;
     let server = RangedServer::start(Content::new(7, LARGE), slow()).await;
-    let (runs_it, asked) = (world.node("leases.duration = '60s'\n").await, world.node("downloads.max_running_per_account = 0\nleases.duration = '60s'\n").await);
+    let (runs_it, asked) = (
+        world.node("leases.duration = '60s'\n").await,
+        world.node("downloads.max_running_per_account = 0\nleases.duration = '60s'\n").await,
+    );
     let id = runs_it.create(caller, &server.url()).await.id;
     let running = world.until(&runs_it, caller, id, "it runs", |download| download.received_bytes > 0).await;
     assert!(running.size_bytes == Some(i64::try_from(LARGE).unwrap()) && running.connections > 0, "{running:?}");
@@ -275,7 +288,12 @@ async fn a_link_that_expired_is_replaced_and_the_download_goes_on() {
     let expiring = LyingServer::start(move |request| match request.range() {
         // The first part can be had, then the link expires.
         Some((0, _)) => {
-            let head = format!("HTTP/1.1 206 Partial Content\ncontent-range: bytes 0-{}/{}\ncontent-length: {}\netag: {etag}\n\n", whole.len() - 1, whole.len(), whole.len());
+            let head = format!(
+                "HTTP/1.1 206 Partial Content\ncontent-range: bytes 0-{}/{}\ncontent-length: {}\netag: {etag}\n\n",
+                whole.len() - 1,
+                whole.len(),
+                whole.len()
+            );
             vec![Act::head(&head), Act::Send(whole.read(0, 9 * MIB).into()), Act::Close]
         }
         _ => answer("403 Forbidden", "", ""),
@@ -303,18 +321,23 @@ async fn nothing_is_stored_beyond_the_quota() {
     let id = node.create(small, &server.url()).await.id;
     let failed = world.ended(&node, small, id, Status::Failed).await;
     assert_eq!(failed.error.unwrap().code, ErrorCode::QuotaExceeded);
-    eventually(PATIENCE, "nothing is left", async || (world.uploads(small).await == 0 && world.keys(small).await.is_empty()).then_some(())).await;
+    eventually(PATIENCE, "nothing is left", async || {
+        (world.uploads(small).await == 0 && world.keys(small).await.is_empty()).then_some(())
+    })
+    .await;
     let fits = node.create(small, &server.url_of("/small.bin")).await.id;
     world.ended(&node, small, fits, Status::Completed).await;
     // The length is not known: stopped at the limit.
-    let endless = LyingServer::start(|_| {
-        vec![Act::head("HTTP/1.1 200 OK\nconnection: close\n\n"), Act::Repeat(vec![7; 1 << 16].into())]
-    })
-    .await;
+    let endless =
+        LyingServer::start(|_| vec![Act::head("HTTP/1.1 200 OK\nconnection: close\n\n"), Act::Repeat(vec![7; 1 << 16].into())])
+            .await;
     let id = node.create(tight, &endless.url("/")).await.id;
     let failed = world.ended(&node, tight, id, Status::Failed).await;
     assert_eq!(failed.error.unwrap().code, ErrorCode::QuotaExceeded);
-    eventually(PATIENCE, "nothing is left", async || (world.uploads(tight).await == 0 && world.keys(tight).await.is_empty()).then_some(())).await;
+    eventually(PATIENCE, "nothing is left", async || {
+        (world.uploads(tight).await == 0 && world.keys(tight).await.is_empty()).then_some(())
+    })
+    .await;
     assert_eq!(files::usage(&world.pool, tight.account_id).await.unwrap(), files::Usage::default());
 }
 
@@ -322,7 +345,9 @@ async fn nothing_is_stored_beyond_the_quota() {
 async fn what_jetstream_forgot_is_handed_out_again() {
     let mut world = World::new().await;
     let caller = world.account(1 << 30).await;
-    let server = RangedServer::start(Content::new(11, 64 * 1024), Options { latency: Duration::from_millis(100), ..Options::default() }).await;
+    let server =
+        RangedServer::start(Content::new(11, 64 * 1024), Options { latency: Duration::from_millis(100), ..Options::default() })
+            .await;
     let node = world.node("downloads.slots = 4\ndownloads.max_running_per_account = 4\n").await;
     let mut ids = Vec::new();
     for _ in 0..40 {
@@ -351,11 +376,32 @@ async fn a_file_is_handed_out_as_an_attachment_and_deleted_for_good() {
         .await;
     let download = world.ended(&node, caller, download.id, Status::Completed).await;
     let id = download.file_id.unwrap();
-    let listed = node.files.clone().list(call(caller, ListFiles { folder: Some("/films/2026".to_owned()), q: Some("FÜSSE".to_owned()), ..Default::default() })).await.unwrap();
+    let listed = node
+        .files
+        .clone()
+        .list(call(
+            caller,
+            ListFiles { folder: Some("/films/2026".to_owned()), q: Some("FÜSSE".to_owned()), ..Default::default() },
+        ))
+        .await
+        .unwrap();
     assert!(listed.items.is_empty());
-    let listed = node.files.clone().list(call(caller, ListFiles { folder: Some("/films/2026".to_owned()), q: Some("füße".to_owned()), ..Default::default() })).await.unwrap();
+    let listed = node
+        .files
+        .clone()
+        .list(call(
+            caller,
+            ListFiles { folder: Some("/films/2026".to_owned()), q: Some("füße".to_owned()), ..Default::default() },
+        ))
+        .await
+        .unwrap();
     assert_eq!(listed.items.iter().map(|file| (file.id, file.content_type.as_str())).collect::<Vec<_>>(), [(id, "text/html")]);
-    let elsewhere = node.files.clone().list(call(caller, ListFiles { folder: Some("/films".to_owned()), ..Default::default() })).await.unwrap();
+    let elsewhere = node
+        .files
+        .clone()
+        .list(call(caller, ListFiles { folder: Some("/films".to_owned()), ..Default::default() }))
+        .await
+        .unwrap();
     assert!(elsewhere.items.is_empty());
 
     for internal in [false, true] {
@@ -364,7 +410,10 @@ async fn a_file_is_handed_out_as_an_attachment_and_deleted_for_good() {
         let mut response = client.get(&link.url, HeaderMap::new(), &CancellationToken::new()).await.unwrap();
         assert_eq!(response.status, 200);
         assert_eq!(response.headers["content-type"], "application/octet-stream");
-        assert_eq!(response.headers["content-disposition"], "attachment; filename=\"F__e _2_.html\"; filename*=UTF-8''F%C3%BC%C3%9Fe%20%222%22.html");
+        assert_eq!(
+            response.headers["content-disposition"],
+            "attachment; filename=\"F__e _2_.html\"; filename*=UTF-8''F%C3%BC%C3%9Fe%20%222%22.html"
+        );
         let mut bytes = Vec::new();
         while let Some(chunk) = response.body.chunk().await.unwrap() {
             bytes.extend_from_slice(&chunk);
@@ -374,11 +423,18 @@ async fn a_file_is_handed_out_as_an_attachment_and_deleted_for_good() {
 
     node.files.clone().delete(call(caller, DeleteFile { id })).await.unwrap();
     assert_eq!(node.files.clone().get(call(caller, GetFile { id })).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(node.files.clone().presign(call(caller, PresignFile { id, internal: false })).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        node.files.clone().presign(call(caller, PresignFile { id, internal: false })).await.unwrap_err().code,
+        Code::NotFound
+    );
     assert_eq!(files::usage(&world.pool, caller.account_id).await.unwrap(), files::Usage::default());
     eventually(PATIENCE, "the object is gone", async || world.keys(caller).await.is_empty().then_some(())).await;
-    eventually(PATIENCE, "it is told", async || (world.events(id.0).await == ["file.available", "file.purged"]).then_some(())).await;
-    let rows: i64 = sqlx::query_scalar("SELECT (SELECT count(*) FROM files) + (SELECT count(*) FROM object_purges)").fetch_one(&world.pool).await.unwrap();
+    eventually(PATIENCE, "it is told", async || (world.events(id.0).await == ["file.available", "file.purged"]).then_some(()))
+        .await;
+    let rows: i64 = sqlx::query_scalar("SELECT (SELECT count(*) FROM files) + (SELECT count(*) FROM object_purges)")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
     assert_eq!(rows, 0);
 
     let id = node.create(caller, &server.url()).await.id;
@@ -396,12 +452,19 @@ async fn a_crash_between_completing_and_saying_so_costs_no_second_transfer() {
     let server = RangedServer::start(content.clone(), Options::default()).await;
     let node = world.node("").await;
     // The row cannot be completed: its file is there already.
-    let download = node.create_with(caller, &server.url(), |request| request.start_at = Some(time::OffsetDateTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000))).await;
+    let download = node
+        .create_with(caller, &server.url(), |request| {
+            request.start_at = Some(time::OffsetDateTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000))
+        })
+        .await;
     sqlx::query("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'down' USING ERRCODE = '57P03'; END $$")
         .execute(&world.pool)
         .await
         .unwrap();
-    sqlx::query("CREATE TRIGGER refuse BEFORE INSERT ON files FOR EACH ROW EXECUTE FUNCTION refuse()").execute(&world.pool).await.unwrap();
+    sqlx::query("CREATE TRIGGER refuse BEFORE INSERT ON files FOR EACH ROW EXECUTE FUNCTION refuse()")
+        .execute(&world.pool)
+        .await
+        .unwrap();
     sqlx::query("UPDATE downloads SET start_at = now()").execute(&world.pool).await.unwrap();
     eventually(PATIENCE, "the object is whole", async || (!world.keys(caller).await.is_empty()).then_some(())).await;
     assert_eq!(world.uploads(caller).await, 0);
@@ -418,7 +481,8 @@ async fn a_crash_between_completing_and_saying_so_costs_no_second_transfer() {
 async fn nodes_that_are_killed_again_and_again_lose_nothing_and_leave_nothing() {
     let world = World::new().await;
     let caller = world.account(1 << 30).await;
-    let server = RangedServer::start(Content::new(20, MIB), Options { connection_rate: Some(4 * MIB), ..Options::default() }).await;
+    let server =
+        RangedServer::start(Content::new(20, MIB), Options { connection_rate: Some(4 * MIB), ..Options::default() }).await;
     let mut node = world.node("").await;
     let mut made = Vec::new();
     for (number, size) in [LARGE, 24 * MIB, 100 * 1024, 17 * MIB].into_iter().enumerate() {
@@ -430,7 +494,10 @@ async fn nodes_that_are_killed_again_and_again_lose_nothing_and_leave_nothing() 
     loop {
         // Long enough to get somewhere, of no particular length.
         tokio::time::sleep(Duration::from_millis(300 + 170 * (kills % 7))).await;
-        let finished: i64 = sqlx::query_scalar("SELECT count(*) FROM downloads WHERE finished_at IS NOT NULL").fetch_one(&world.pool).await.unwrap();
+        let finished: i64 = sqlx::query_scalar("SELECT count(*) FROM downloads WHERE finished_at IS NOT NULL")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
         if finished == 4 {
             break;
         }

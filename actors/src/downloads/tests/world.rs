@@ -121,7 +121,8 @@ impl World {
             let (clock, bell, meters) = (Clock::system(), Bell::default(), Meters::register(&Metrics::default()));
             let bucket = Bucket::new(bucket_options);
             let workers = |area| Pool::new(area, Limits::default(), meters.clone(), bell.clone());
-            let files = Files::new(&settings, pool.clone(), bucket.clone(), bell.clone(), meters.clone(), workers("file"), &MASTER_KEY);
+            let files =
+                Files::new(&settings, pool.clone(), bucket.clone(), bell.clone(), meters.clone(), workers("file"), &MASTER_KEY);
             let downloads = Downloads::new(Foundation {
                 settings: &settings,
                 pool,
@@ -138,7 +139,9 @@ impl World {
                 own_listeners: &[],
             })
             .unwrap();
-            let area = |name: &str, children: Vec<supervision::ChildSpec>| Supervisor::child(name, clock.clone(), move || children.clone());
+            let area = |name: &str, children: Vec<supervision::ChildSpec>| {
+                Supervisor::child(name, clock.clone(), move || children.clone())
+            };
             let children = vec![area("files", files.children(&clock)), area("downloads", downloads.children(&clock))];
             let root = supervision::start("test", children, clock.clone()).await.unwrap();
             (downloads.requests.clone(), files.requests.clone(), root, bus)
@@ -148,7 +151,14 @@ impl World {
     }
 
     /// Ask until the download satisfies `what`.
-    pub(super) async fn until(&self, node: &Node, caller: Caller, id: DownloadId, what: &str, fits: impl Fn(&Download) -> bool) -> Download {
+    pub(super) async fn until(
+        &self,
+        node: &Node,
+        caller: Caller,
+        id: DownloadId,
+        what: &str,
+        fits: impl Fn(&Download) -> bool,
+    ) -> Download {
         let mut last = None;
         let found = tokio::time::timeout(
             PATIENCE + Duration::from_secs(1),
@@ -175,12 +185,22 @@ impl World {
 
     /// Types of the events of one thing, in order.
     pub(super) async fn events(&self, id: uuid::Uuid) -> Vec<String> {
-        sqlx::query_scalar("SELECT event_type FROM events WHERE entity_id = $1 ORDER BY entity_sequence").bind(id).fetch_all(&self.pool).await.unwrap()
+        sqlx::query_scalar("SELECT event_type FROM events WHERE entity_id = $1 ORDER BY entity_sequence")
+            .bind(id)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
     }
 
     /// Keys below an account.
     pub(super) async fn keys(&self, caller: Caller) -> Vec<String> {
-        self.bucket.list(&format!("{}/", caller.account_id), None, 1000).await.unwrap().into_iter().map(|object| object.key).collect()
+        self.bucket
+            .list(&format!("{}/", caller.account_id), None, 1000)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|object| object.key)
+            .collect()
     }
 
     /// Uploads below an account that are neither completed nor aborted.
