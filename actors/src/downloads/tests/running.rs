@@ -31,6 +31,9 @@ fn slow() -> Options {
     Options { connection_rate: Some(2 * MIB), ..Options::default() }
 }
 
+/// Leases that do not lapse while a test runs, and so few connections that parts are finished one after the other.
+const ONE_BY_ONE: &str = "leases.duration = '60s'\ndownloads.max_connections = 2\n";
+
 /// What the finished download must have left: the content, one object, no upload, all on record.
 async fn check_stored(world: &World, node: &Node, caller: Caller, download: &Download, content: &Content) -> File {
     assert_eq!(download.received_bytes, i64::try_from(content.len()).unwrap());
@@ -111,12 +114,12 @@ async fn a_restarted_node_goes_on_at_once() {
     let caller = world.account(1 << 30).await;
     let content = Content::new(3, LARGE);
     let server = RangedServer::start(content.clone(), slow()).await;
-    let first = world.node("leases.duration = '60s'\n").await;
+    let first = world.node(ONE_BY_ONE).await;
     let node_id = first.node_id;
     let id = first.create(caller, &server.url()).await.id;
     world.until(&first, caller, id, "a part is stored", |download| download.received_bytes >= 8 << 20).await;
     first.kill();
-    let again = world.node_again(node_id, "leases.duration = '60s'\n").await;
+    let again = world.node_again(node_id, ONE_BY_ONE).await;
     let download = world.ended(&again, caller, id, Status::Completed).await;
     check_stored(&world, &again, caller, &download, &content).await;
 }
@@ -127,10 +130,10 @@ async fn a_stopping_node_hands_back_and_another_goes_on_at_once() {
     let caller = world.account(1 << 30).await;
     let content = Content::new(4, LARGE);
     let server = RangedServer::start(content.clone(), slow()).await;
-    let first = world.node("leases.duration = '60s'\n").await;
+    let first = world.node(ONE_BY_ONE).await;
     let id = first.create(caller, &server.url()).await.id;
     world.until(&first, caller, id, "a part is stored", |download| download.received_bytes >= 8 << 20).await;
-    let second = world.node("leases.duration = '60s'\n").await;
+    let second = world.node(ONE_BY_ONE).await;
     first.stop().await;
     let stopped = Instant::now();
     world.until(&second, caller, id, "it goes on", |download| download.status == Status::Running).await;
@@ -146,8 +149,8 @@ async fn a_worker_that_lost_its_lease_stops_and_leaves_nothing() {
     let caller = world.account(1 << 30).await;
     let content = Content::new(5, LARGE);
     let server = RangedServer::start(content.clone(), slow()).await;
-    let first = world.node("").await;
-    let second = world.node("").await;
+    let first = world.node("downloads.max_connections = 2\n").await;
+    let second = world.node("downloads.max_connections = 2\n").await;
     let id = first.create(caller, &server.url()).await.id;
     for round in 0..4 {
         let stored = (2 + round) << 22;
@@ -199,10 +202,8 @@ async fn a_running_download_that_is_canceled_ends_within_a_second() {
     let world = World::new().await;
     let caller = world.account(1 << 30).await;
     let server = RangedServer::start(Content::new(7, LARGE), slow()).await;
-    let (runs_it, asked) = (
-        world.node("leases.duration = '60s'\n").await,
-        world.node("downloads.max_running_per_account = 0\nleases.duration = '60s'\n").await,
-    );
+    let (runs_it, asked) =
+        (world.node(ONE_BY_ONE).await, world.node("downloads.max_running_per_account = 0\nleases.duration = '60s'\n").await);
     let id = runs_it.create(caller, &server.url()).await.id;
     let running = world.until(&runs_it, caller, id, "it runs", |download| download.received_bytes > 0).await;
     assert!(running.size_bytes == Some(i64::try_from(LARGE).unwrap()) && running.connections > 0, "{running:?}");

@@ -150,7 +150,7 @@ impl World {
         Node { requests, files, node_id, bus, root: Some(root), runtime: Some(runtime) }
     }
 
-    /// Ask until the download satisfies `what`.
+    /// Ask until the download satisfies `fits`; it must before it ends.
     pub(super) async fn until(
         &self,
         node: &Node,
@@ -159,26 +159,18 @@ impl World {
         what: &str,
         fits: impl Fn(&Download) -> bool,
     ) -> Download {
-        let mut last = None;
-        let found = tokio::time::timeout(
-            PATIENCE + Duration::from_secs(1),
-            eventually(PATIENCE, "_", async || {
-                let download = node.requests.clone().get(call(caller, GetDownload { id })).await.unwrap();
-                let fits = fits(&download);
-                last = Some(download.clone());
-                fits.then_some(download)
-            }),
-        );
-        match futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(found)).await {
-            Ok(Ok(download)) => download,
-            Ok(Err(_)) | Err(_) => panic!("not within {PATIENCE:?}: {what}; last seen: {last:#?}"),
-        }
+        let download = eventually(PATIENCE, what, async || {
+            let download = node.requests.clone().get(call(caller, GetDownload { id })).await.unwrap();
+            (fits(&download) || has_ended(&download)).then_some(download)
+        })
+        .await;
+        assert!(fits(&download), "it ended before this: {what}; {download:#?}");
+        download
     }
 
     /// Wait for an end, which must be this one.
     pub(super) async fn ended(&self, node: &Node, caller: Caller, id: DownloadId, how: Status) -> Download {
-        let ended = |download: &Download| matches!(download.status, Status::Completed | Status::Failed | Status::Canceled);
-        let download = self.until(node, caller, id, "it ended", ended).await;
+        let download = self.until(node, caller, id, "it ends", has_ended).await;
         assert_eq!(download.status, how, "{download:#?}");
         download
     }
@@ -244,6 +236,10 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn has_ended(download: &Download) -> bool {
+    matches!(download.status, Status::Completed | Status::Failed | Status::Canceled)
 }
 
 /// Settings for tests, with these instead where they say otherwise.
