@@ -65,7 +65,7 @@ pub(super) async fn settle(worker: Arc<Worker>, row: Row, outcome: Result<transf
                     // It is taken back when its lease lapses.
                     Ending::Never(..) => break,
                     Ending::Complete(_) | Ending::Again(..) | Ending::GiveBack | Ending::Nothing => {
-                        ending = Ending::Never(not_on_record(), false)
+                        ending = Ending::Never(not_on_record(), false);
                     }
                 }
             }
