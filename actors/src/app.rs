@@ -142,7 +142,15 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         session_workers.clone(),
     );
 
-    let files = Files::new(&settings, pool.clone(), parts.bucket.clone(), bell.clone(), meters.clone(), workers("file"), &parts.master_key);
+    let files = Files::new(
+        &settings,
+        pool.clone(),
+        parts.bucket.clone(),
+        bell.clone(),
+        meters.clone(),
+        workers("file"),
+        &parts.master_key,
+    );
     let downloads = Downloads::new(Foundation {
         settings: &settings,
         pool: pool.clone(),

@@ -119,9 +119,21 @@ impl Meters {
             );
             registry.register("password_hashes_waiting", "Password hashes waiting or running", inner.hashes_waiting.clone());
             registry.register("downloads_running", "Downloads that run on this node", inner.downloads_running.clone());
-            registry.register("download_tries", "Tries of downloads by how they ended on this node", inner.download_tries.clone());
-            registry.register("download_bytes", "Bytes of downloads that were completed on this node", inner.download_bytes.clone());
-            registry.register("download_leases_lost", "Downloads that were taken back from workers that were lost", inner.download_leases_lost.clone());
+            registry.register(
+                "download_tries",
+                "Tries of downloads by how they ended on this node",
+                inner.download_tries.clone(),
+            );
+            registry.register(
+                "download_bytes",
+                "Bytes of downloads that were completed on this node",
+                inner.download_bytes.clone(),
+            );
+            registry.register(
+                "download_leases_lost",
+                "Downloads that were taken back from workers that were lost",
+                inner.download_leases_lost.clone(),
+            );
             registry.register("objects_purged", "Purges in the bucket that were carried out", inner.objects_purged.clone());
             registry.register("key_rotations", "Signing keys that this process made active", inner.key_rotations.clone());
         });

@@ -125,24 +125,21 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
     let patience = gateway.read_timeout.get();
     let body = BodyBounds { limit_bytes: gateway.body_limit.as_usize(), patience };
     let secure = gateway.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
-    let entry = |routes: Route, cors_origins: Vec<String>| {
-        Arc::new(Entry {
-            routes: routes.map_to_response().boxed(),
-            ids,
-            cors: Cors::new(cors_origins),
-            body,
-            secure,
-            measured: measured.clone(),
-        })
-    };
-    let public = entry(routes, gateway.cors_origins.clone());
-    let internal = entry(operations::routes(health.clone(), metrics), Vec::new());
+    let public = Arc::new(Entry {
+        routes: routes.map_to_response().boxed(),
+        ids,
+        cors: Cors::new(gateway.cors_origins.clone()),
+        body,
+        secure,
+        measured: measured.clone(),
+    });
 
     let component = health.component("gateway");
     let bounds = Bounds { max_connections: gateway.max_connections, patience };
-    let internal_bounds = Bounds { max_connections: MAX_OPERATIONS_CONNECTIONS, patience };
     tasks.spawn(server::serve(api, public, bounds, shutdown.clone(), tasks.clone()));
-    tasks.spawn(server::serve(operations, internal, internal_bounds, shutdown.clone(), tasks.clone()));
+    let parts =
+        Operations { settings: Arc::clone(&settings), health, metrics, shutdown: shutdown.clone(), tasks: tasks.clone(), ids };
+    serve_operations_measured(parts, operations, measured);
     tasks.spawn(async move {
         tokio::select! {
             () = report(&component, connection) => {}
@@ -150,6 +147,43 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
         }
     });
     Ok(running)
+}
+
+/// What the operations listener is given. Each role has one, also those that serve no API.
+pub struct Operations {
+    /// The settings of the process.
+    pub settings: Arc<Settings>,
+    /// What `/readyz` reports.
+    pub health: Health,
+    /// What `/metrics` prints.
+    pub metrics: Metrics,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// What shutdown waits for; every connection is one.
+    pub tasks: Tasks,
+    /// Makes request ids.
+    pub ids: IdSource,
+}
+
+/// Serve `/livez`, `/readyz` and `/metrics` alone, for a role without an API. Returns when they are served.
+pub fn serve_operations(parts: Operations, listener: TcpListener) {
+    let measured = Measured::register(&parts.metrics);
+    serve_operations_measured(parts, listener, measured);
+}
+
+fn serve_operations_measured(parts: Operations, listener: TcpListener, measured: Measured) {
+    let Operations { settings, health, metrics, shutdown, tasks, ids } = parts;
+    let patience = settings.gateway.read_timeout.get();
+    let entry = Arc::new(Entry {
+        routes: operations::routes(health, metrics).map_to_response().boxed(),
+        ids,
+        cors: Cors::new(Vec::new()),
+        body: BodyBounds { limit_bytes: settings.gateway.body_limit.as_usize(), patience },
+        secure: false,
+        measured,
+    });
+    let bounds = Bounds { max_connections: MAX_OPERATIONS_CONNECTIONS, patience };
+    tasks.spawn(server::serve(listener, entry, bounds, shutdown, tasks.clone()));
 }
 
 /// Without the bus there is nobody to ask, so there is no use in sending requests here.

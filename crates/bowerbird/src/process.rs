@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use bowerbird_config::{Secret, Settings, StorageKind};
-use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Tasks};
+use bowerbird_lifecycle::{Clock, Component, Health, IdSource, Metrics, Shutdown, Tasks};
 use bowerbird_nats::{
     bus::{Bus, Options},
     credential::Verifier,
@@ -37,6 +37,8 @@ pub(crate) struct Process {
     pub(crate) clock: Clock,
     pub(crate) ids: IdSource,
     pub(crate) health: Health,
+    /// Not ready until every part was started: until then, the parts that report themselves are not all there.
+    started: Component,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: Shutdown,
     pub(crate) tasks: Tasks,
@@ -49,13 +51,27 @@ pub(crate) struct StorageKeys {
 }
 
 impl Process {
+    /// What the operations listener of a role without an API is made of.
+    pub(crate) fn operations(&self) -> bowerbird_gateway::Operations {
+        bowerbird_gateway::Operations {
+            settings: self.settings.clone(),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+            tasks: self.tasks.clone(),
+            ids: self.ids,
+        }
+    }
+
     /// Listen to signals from now on.
     pub(crate) fn new(settings: Settings) -> Result<Self, Failure> {
+        let health = Health::default();
         let process = Process {
+            started: health.component("start"),
             settings: Arc::new(settings),
             clock: Clock::system(),
             ids: IdSource,
-            health: Health::default(),
+            health,
             metrics: Metrics::default(),
             shutdown: Shutdown::default(),
             tasks: Tasks::default(),
@@ -83,8 +99,14 @@ impl Process {
         }
     }
 
+    /// Every part was started: from now on readiness is theirs alone.
+    pub(crate) fn started(&self) {
+        self.started.ready();
+    }
+
     /// Wait until every part says that it is ready.
     pub(crate) async fn ready(&self) -> Result<(), Failure> {
+        self.started();
         let every_part = async {
             while !self.health.is_ready() {
                 tokio::time::sleep(Duration::from_millis(20)).await;

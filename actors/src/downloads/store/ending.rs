@@ -74,10 +74,11 @@ pub(crate) async fn complete(
     let row = read(&row)?;
     sqlx::query("DELETE FROM download_parts WHERE download_id = $1").bind(id.0).execute(&mut *connection).await?;
     if fence > 1 || old.restarts > 0 {
-        // Earlier tries may have left something beside it.
-        let purge =
-            Purge { prefix: &row.prefix(), keep_key: Some(&finished.object_key), file_id: None, after: SECOND_PURGE_AFTER };
-        files::purge(connection, &purge).await?;
+        // Earlier tries may have left something beside it, and a worker that was stopped may still put something there.
+        for after in [Duration::ZERO, SECOND_PURGE_AFTER] {
+            let purge = Purge { prefix: &row.prefix(), keep_key: Some(&finished.object_key), file_id: None, after };
+            files::purge(connection, &purge).await?;
+        }
     }
     tell(connection, event::DOWNLOAD_COMPLETED, &row).await?;
     files::add(

@@ -7,7 +7,10 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::TcpStream,
+};
 
 use super::{
     guardian::{Guardian, Recipe},
@@ -22,6 +25,8 @@ use crate::{
 
 /// Oldest version that Bowerbird runs on: schedules with all their fixes, cheap syncs.
 const OLDEST: Version = Version(2, 15);
+/// Longest first line of a NATS server that is read, in bytes.
+const LONGEST_GREETING: u64 = 16 << 10;
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A nats-server in the data directory that can be started.
@@ -29,6 +34,7 @@ pub(crate) struct NatsServer {
     program: PathBuf,
     folder: PathBuf,
     port: u16,
+    name: String,
 }
 
 impl NatsServer {
@@ -46,7 +52,7 @@ impl NatsServer {
         data_dir.settle_nats_port(credentials)?;
         let file = folder.join("nats.conf");
         write_private(&file, configuration(&folder, credentials).as_bytes()).map_err(|error| cannot_write(&file, &error))?;
-        Ok(NatsServer { program, folder, port: credentials.nats_port })
+        Ok(NatsServer { program, folder, port: credentials.nats_port, name: server_name(credentials) })
     }
 
     /// Start it.
@@ -56,7 +62,7 @@ impl NatsServer {
         tasks: &bowerbird_lifecycle::Tasks,
         gave_up: impl FnOnce(Failure) + Send + 'static,
     ) -> Result<Guardian, Failure> {
-        let port = self.port;
+        let (port, name) = (self.port, format!("\"{}\"", self.name));
         let recipe = Recipe {
             name: "nats-server",
             log: self.folder.join("server.log"),
@@ -66,7 +72,7 @@ impl NatsServer {
                 command.arg("-c").arg(self.folder.join("nats.conf")).current_dir(&self.folder);
                 command
             }),
-            answers: Box::new(move || Box::pin(greets(port))),
+            answers: Box::new(move || Box::pin(greets(port, name.clone()))),
         };
         Guardian::start(recipe, keeper, tasks, gave_up).await
     }
@@ -82,10 +88,15 @@ pub(crate) fn address(credentials: &Credentials) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, credentials.nats_port).into()
 }
 
+/// What our own server calls itself, unlike that of any other data directory.
+fn server_name(credentials: &Credentials) -> String {
+    format!("bowerbird-{}", credentials.node_id)
+}
+
 fn configuration(folder: &Path, credentials: &Credentials) -> String {
     format!(
         "# Written by `bowerbird up` at every start.\n\
-         server_name: \"bowerbird-{node}\"\n\
+         server_name: \"{name}\"\n\
          listen: \"127.0.0.1:{port}\"\n\
          max_payload: 1MB\n\
          max_pending: 64MB\n\
@@ -97,7 +108,7 @@ fn configuration(folder: &Path, credentials: &Credentials) -> String {
          \x20   # What was acknowledged is on the disk.\n\
          \x20   sync_interval: always\n\
          }}\n",
-        node = credentials.node_id,
+        name = server_name(credentials),
         port = credentials.nats_port,
         user = credentials.nats_user,
         password = credentials.nats_password,
@@ -137,14 +148,15 @@ fn choose(found: Vec<(Version, PathBuf)>) -> Result<PathBuf, Failure> {
     }))
 }
 
-/// Whether a NATS server answers: it speaks first, with `INFO`.
-async fn greets(port: u16) -> bool {
+/// Whether our own NATS server answers: it speaks first, with `INFO` and its name in it. Another program on the port is not it.
+async fn greets(port: u16, quoted_name: String) -> bool {
     #[expect(clippy::disallowed_methods, reason = "our own child on the loopback interface, no address that anybody gave")]
-    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
+    let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
         return false;
     };
-    let mut greeting = [0_u8; 4];
-    stream.read_exact(&mut greeting).await.is_ok() && &greeting == b"INFO"
+    let mut greeting = String::new();
+    let read = BufReader::new(stream.take(LONGEST_GREETING)).read_line(&mut greeting).await;
+    read.is_ok() && greeting.starts_with("INFO") && greeting.contains(&quoted_name)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     failure::{Failure, chain},
+    listeners,
     process::{
         PATIENCE, Process, connect_bucket, connect_bus, connect_database, generated, master_key, migrate, missing, storage_keys,
     },
@@ -31,9 +32,12 @@ pub(crate) struct Connected {
 
 /// Work until a signal, or until a part of the tree gives up.
 pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
+    let operations = listeners::bind("gateway.operations_listen", settings.gateway.operations_listen).await?;
+    settings.gateway.operations_listen = listeners::address(&operations, settings.gateway.operations_listen);
     settings.fill_in_addresses();
     let process = Process::new(settings)?;
     let settings = process.settings.clone();
+    bowerbird_gateway::serve_operations(process.operations(), operations);
     let grace = settings.shutdown.grace.get();
     let url = settings.database.url.as_ref().ok_or_else(|| missing("database.url"))?;
     let master_key = master_key(&settings)?;
@@ -47,6 +51,7 @@ pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
         let verifier = process.verifier(&bus);
         // A node of its own each time: processes share nothing that a name could be kept in.
         let node_id = NodeId(process.ids.next());
+        tracing::info!(node.id = %node_id, "this process takes leases under this name");
         let own_listeners = own_listeners(&settings).collect();
         Ok(Connected { pool, bus, bucket, verifier, node_id, master_key, own_listeners })
     };

@@ -31,6 +31,7 @@ pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
         object_client: object_client(&process.settings)?,
     };
     let running = bowerbird_gateway::serve(parts, api, operations).await.map_err(|error| Failure::Unavailable(chain(&error)))?;
+    process.started();
     crate::print(&format!("Bowerbird's gateway serves at http://{}\n", running.api))?;
 
     process.shutdown.stopping().await;

@@ -153,6 +153,9 @@ async fn bind(settings: &mut Settings) -> Result<Listeners, Failure> {
     Ok(Listeners { api, operations, store })
 }
 
+/// How often our own NATS server is started on another port, while others take it first.
+const NATS_TRIES: u32 = 4;
+
 impl Servers {
     /// Start those that the settings do not name, both at once. Answers the URL of the database.
     async fn start(
@@ -165,10 +168,19 @@ impl Servers {
     ) -> Result<String, Failure> {
         let settings = &process.settings;
         if settings.nats.url.is_none() {
-            let server = NatsServer::prepare(data_dir, credentials).await?;
-            let gave_up = gave_up.clone();
-            let told = move |failure| drop(gave_up.try_send(failure));
-            self.nats = Some(server.start(keeper.clone(), &process.tasks, told).await?);
+            let mut tries = 0;
+            self.nats = loop {
+                tries += 1;
+                let server = NatsServer::prepare(data_dir, credentials).await?;
+                let gave_up = gave_up.clone();
+                let told = move |failure| drop(gave_up.try_send(failure));
+                match server.start(keeper.clone(), &process.tasks, told).await {
+                    Ok(guardian) => break Some(guardian),
+                    // Somebody took the port between our look and the server's; the next look moves it.
+                    Err(_) if tries < NATS_TRIES && TcpListener::bind(nats::address(credentials)).await.is_err() => {}
+                    Err(failure) => return Err(failure),
+                }
+            };
         }
         if let Some(url) = &settings.database.url {
             return Ok(url.expose().to_owned());
