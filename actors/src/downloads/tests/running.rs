@@ -94,7 +94,7 @@ async fn a_killed_nodes_download_is_gone_on_with_by_another() {
     eventually(PATIENCE, "it goes on", async || {
         let worker: Option<uuid::Uuid> =
             sqlx::query_scalar("SELECT worker FROM downloads WHERE id = $1").bind(id.0).fetch_one(&world.pool).await.unwrap();
-        (worker == Some(second.node_id.0)).then_some(())
+        (worker == Some(second.id.0)).then_some(())
     })
     .await;
     let took = killed.elapsed();
@@ -115,7 +115,7 @@ async fn a_restarted_node_goes_on_at_once() {
     let content = Content::new(3, LARGE);
     let server = RangedServer::start(content.clone(), slow()).await;
     let first = world.node(ONE_BY_ONE).await;
-    let node_id = first.node_id;
+    let node_id = first.id;
     let id = first.create(caller, &server.url()).await.id;
     world.until(&first, caller, id, "a part is stored", |download| download.received_bytes >= 8 << 20).await;
     first.kill();
@@ -455,7 +455,7 @@ async fn a_crash_between_completing_and_saying_so_costs_no_second_transfer() {
     // The row cannot be completed: its file is there already.
     let download = node
         .create_with(caller, &server.url(), |request| {
-            request.start_at = Some(time::OffsetDateTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000))
+            request.start_at = Some(time::OffsetDateTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000));
         })
         .await;
     sqlx::query("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'down' USING ERRCODE = '57P03'; END $$")
@@ -502,7 +502,7 @@ async fn nodes_that_are_killed_again_and_again_lose_nothing_and_leave_nothing() 
         if finished == 4 {
             break;
         }
-        let node_id = node.node_id;
+        let node_id = node.id;
         if kills < 12 {
             node.kill();
             node = world.node_again(node_id, "").await;

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Longest that anything here may take on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 const BUCKET: &str = "bowerbird";
 const MASTER_KEY: [u8; 32] = [7; 32];
 
@@ -51,7 +51,7 @@ pub(super) struct World {
 pub(super) struct Node {
     pub(super) requests: Requests,
     pub(super) files: files::Requests,
-    pub(super) node_id: NodeId,
+    pub(super) id: NodeId,
     pub(super) bus: Bus,
     root: Option<Root>,
     runtime: Option<Runtime>,
@@ -147,7 +147,7 @@ impl World {
             (downloads.requests.clone(), files.requests.clone(), root, bus)
         });
         let (requests, files, root, bus) = started.await.unwrap();
-        Node { requests, files, node_id, bus, root: Some(root), runtime: Some(runtime) }
+        Node { requests, files, id: node_id, bus, root: Some(root), runtime: Some(runtime) }
     }
 
     /// Ask until the download satisfies `fits`; it must before it ends.
@@ -253,7 +253,7 @@ fn settings(overrides: &str) -> Arc<Settings> {
         ("leases.duration", "'3s'"),
     ] {
         if !overrides.contains(key) {
-            text.push_str(&format!("{key} = {value}\n"));
+            text.extend([key, " = ", value, "\n"]);
         }
     }
     Arc::new(Settings::with_overrides(&text).unwrap())
