@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use crate::{ACCESS_KEY, SECRET_KEY, executable, free_addresses, text};
 
 /// How long a role may take to be ready.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// A role of the executable, in a process of its own.
 #[derive(Debug)]

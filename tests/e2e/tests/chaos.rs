@@ -144,9 +144,9 @@ async fn every_accepted_download_is_completed_once_whatever_is_killed() -> Resul
         let path = format!("/{number}");
         source.put(&path, source_content.clone());
         let url = source.url_of(&path);
-        accepted.push(submit(&http, &url, &format!("key-{number}"), Duration::from_secs(60)).await?);
+        accepted.push(submit(&http, &url, &format!("key-{number}"), Duration::from_mins(1)).await?);
     }
-    let downloads = settled(&house, "ada", count, Duration::from_secs(240)).await?;
+    let downloads = settled(&house, "ada", count, Duration::from_mins(4)).await?;
     assert_exactly_once(&house, "ada", &accepted, &downloads).await
 }
 
@@ -168,6 +168,6 @@ async fn queued_downloads_are_completed_after_jetstream_was_wiped() -> Result<()
     // The server is restarted by `up`; its store is gone.
     kill_process(child_of(&house, "nats-server")?, Signal::KILL)?;
     std::fs::remove_dir_all(house.jetstream_dir()?)?;
-    let downloads = settled(&house, "ada", count, Duration::from_secs(120)).await?;
+    let downloads = settled(&house, "ada", count, Duration::from_mins(2)).await?;
     assert_exactly_once(&house, "ada", &accepted, &downloads).await
 }

@@ -24,7 +24,7 @@ async fn another_worker_takes_over_within_the_lease() -> Result<()> {
     let content = Content::new(11, 96 * MIB);
     let options = Options { connection_rate: Some(4 * MIB), ..Options::default() };
     let source = RangedServer::start(content.clone(), options).await;
-    let cluster = Cluster::start(2, &[("LEASES__DURATION", "3s")]).await?;
+    let cluster = Box::pin(Cluster::start(2, &[("LEASES__DURATION", "3s")])).await?;
     let http = cluster.account("ada").await?;
     let download = http.post("/v1/downloads", &json!({"url": source.url()})).await?.expect(202)?;
     let id = text(&download, "id").to_owned();
@@ -48,7 +48,7 @@ async fn another_worker_takes_over_within_the_lease() -> Result<()> {
     assert!(next_fence > fence);
     assert!(gap <= LEASE + Duration::from_secs(1), "the take-over took {gap:?}, the lease lasts {LEASE:?}");
 
-    let download = ended(&http, &id, Duration::from_secs(120)).await?;
+    let download = ended(&http, &id, Duration::from_mins(2)).await?;
     assert_eq!(text(&download, "status"), "completed", "{download}");
     assert_eq!(text(&download, "sha256"), content.sha256_hex());
     Ok(())
@@ -60,7 +60,7 @@ async fn a_worker_stopped_past_its_lease_changes_nothing() -> Result<()> {
     let options = Options { connection_rate: Some(8 * MIB), ..Options::default() };
     let source = RangedServer::start(content.clone(), options).await;
     let settings = [("LEASES__DURATION", "1s"), ("DOWNLOADS__MAX_CONNECTIONS", "2"), ("GATEWAY__REQUEST_TIMEOUT", "2s")];
-    let cluster = Cluster::start(2, &settings).await?;
+    let cluster = Box::pin(Cluster::start(2, &settings)).await?;
     let http = cluster.account("ada").await?;
 
     for round in 0..rounds() {
@@ -72,7 +72,7 @@ async fn a_worker_stopped_past_its_lease_changes_nothing() -> Result<()> {
         let (stopped, fence) =
             eventually(Duration::from_secs(30), "a worker runs it", async || cluster.runner(&id).await.ok()?).await;
         cluster.actors[stopped].signal(Signal::STOP)?;
-        let finished = ended(&http, &id, Duration::from_secs(60)).await;
+        let finished = ended(&http, &id, Duration::from_mins(1)).await;
         cluster.actors[stopped].signal(Signal::CONT)?;
         let finished = finished?;
         assert_eq!(text(&finished, "status"), "completed", "round {round}: {finished}");

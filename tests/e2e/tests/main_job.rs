@@ -48,7 +48,7 @@ async fn a_url_becomes_a_file_with_the_right_bytes() -> Result<()> {
     let answer = http.post("/v1/downloads", &json!({"url": source.url(), "file_name": "big.bin", "folder": "/in"})).await?;
     let download = answer.expect(202)?;
     assert_eq!(answer.header("location"), format!("/v1/downloads/{}", text(&download, "id")));
-    let download = ended(&http, text(&download, "id"), Duration::from_secs(60)).await?;
+    let download = ended(&http, text(&download, "id"), Duration::from_mins(1)).await?;
     assert_eq!(text(&download, "status"), "completed", "{download}");
     assert_eq!(download["size_bytes"], content.len());
     assert_eq!(download["received_bytes"], content.len());
@@ -100,7 +100,7 @@ async fn a_download_goes_on_after_kill_9_and_fetches_little_twice() -> Result<()
     let id = text(&download, "id").to_owned();
 
     // In mid-transfer: some parts are in the ledger, some are not.
-    let end = tokio::time::Instant::now() + Duration::from_secs(60);
+    let end = tokio::time::Instant::now() + Duration::from_mins(1);
     loop {
         let download = http.get(&format!("/v1/downloads/{id}")).await?.expect(200)?;
         let received = download["received_bytes"].as_u64().context("received_bytes")?;
@@ -116,7 +116,7 @@ async fn a_download_goes_on_after_kill_9_and_fetches_little_twice() -> Result<()
 
     house.up().await?;
     let http = house.login("ada").await?;
-    let download = ended(&http, &id, Duration::from_secs(120)).await?;
+    let download = ended(&http, &id, Duration::from_mins(2)).await?;
     assert_eq!(text(&download, "status"), "completed", "{download}");
     assert_eq!(text(&download, "sha256"), content.sha256_hex());
     let bytes = content_of(&http, text(&download, "file_id")).await?;
