@@ -22,6 +22,10 @@ macro_rules! files {
 /// Name without `.sql`, and text. One line per file, in order.
 const FILES: &[(&str, &str)] = files!["0001_accounts", "0002_events", "0003_downloads_files"];
 
+/// Held while a process looks and migrates, so that what it saw is still true when it acts. The migrator's own lock comes
+/// later. Any number does that nobody else uses in this database.
+const LOCK_KEY: i64 = 0x626f_7765_7262_6972;
+
 /// How long another process that is migrating is waited for.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '120s'";
 
@@ -87,6 +91,9 @@ async fn migrate_with(connection: &mut PgConnection) -> Result<Outcome, Error> {
     connection.execute(LOCK_TIMEOUT).await?;
     // "Already there, skipping" is no news.
     connection.execute("SET client_min_messages = warning").await?;
+    // Released when the connection is closed.
+    let locked = sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK_KEY).execute(&mut *connection).await;
+    locked.map_err(|error| if is_lock_timeout(&error) { Error::Locked(error) } else { Error::Database(error) })?;
     let migrator = migrator();
     let before = applied(connection).await?;
     migrator.run_direct(None, connection, false).await.map_err(|error| explain(error, before.iter().copied().max()))?;
@@ -113,7 +120,6 @@ fn explain(error: MigrateError, newest_applied: Option<i64>) -> Error {
         },
         MigrateError::VersionMismatch(version) => Error::Different(version),
         MigrateError::ExecuteMigration(source, version) => Error::Failed { version, source },
-        MigrateError::Execute(source) if is_lock_timeout(&source) => Error::Locked(source),
         MigrateError::Execute(source) => Error::Database(source),
         other => Error::Other(other),
     }
