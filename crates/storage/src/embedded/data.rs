@@ -39,6 +39,20 @@ struct Pinned {
 }
 
 impl Data {
+    /// Whether there is content in a directory, which an index must know of.
+    pub(super) fn is_there(root: &Path) -> io::Result<bool> {
+        let directories = match fs::read_dir(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            directories => directories?,
+        };
+        for directory in directories {
+            if fs::read_dir(directory?.path())?.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Use a directory, and remove from it what `is_listed` does not know.
     pub(super) fn open(
         root: &Path,

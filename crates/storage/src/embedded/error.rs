@@ -32,6 +32,19 @@ pub enum Error {
         #[source]
         source: Box<redb::Error>,
     },
+    /// There is content, and nothing that tells what it is.
+    #[error(
+        "the object store has content in {} but no index {}; put the index back from the same backup, or move the content \
+         away to start anew",
+        data.display(),
+        path.display()
+    )]
+    LostIndex {
+        /// Where the index should be.
+        path: PathBuf,
+        /// Where the content is.
+        data: PathBuf,
+    },
     /// The first bucket could not be made.
     #[error("the bucket `{bucket}` could not be made: {reason}")]
     Bucket {

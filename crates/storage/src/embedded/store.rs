@@ -60,13 +60,19 @@ pub(super) struct Found {
 impl Store {
     /// Open the index and the files of a directory.
     pub(super) fn open_directory(root: &Path, reserve_bytes: u64) -> Result<(Arc<Index>, Arc<Data>), Error> {
-        let path = root.join("index.redb");
+        let (path, content) = (root.join("index.redb"), root.join("data"));
+        // An index that is made anew knows of no file, and what no index knows of is removed below.
+        let lost =
+            !path.exists() && Data::is_there(&content).map_err(|source| Error::Directory { root: root.to_owned(), source })?;
+        if lost {
+            return Err(Error::LostIndex { path, data: content });
+        }
         let index =
             Index::open(&path).map_err(|source| Error::Index { path: path.clone(), source: Box::new(source) }).map(Arc::new)?;
         let data = index
             .read(|transaction| {
                 let files = transaction.open_table(FILES)?;
-                Data::open(&root.join("data"), reserve_bytes, |number| Ok(files.get(number)?.is_some()))
+                Data::open(&content, reserve_bytes, |number| Ok(files.get(number)?.is_some()))
             })
             .map_err(|error| match error {
                 StoreError::Index(source) => {

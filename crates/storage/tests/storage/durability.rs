@@ -455,3 +455,22 @@ async fn every_change_is_told_once_somebody_listens() {
     let info = Bucket::new(bucket_options(&store.endpoint)).head("parts").await.unwrap().unwrap();
     assert_eq!(heard[1].1.etag.as_deref(), Some(info.etag.as_str()));
 }
+
+#[tokio::test]
+async fn content_without_its_index_is_kept_and_refused() {
+    let store = Store::start().await;
+    let body = content(3, 64 << 10);
+    store.bucket().await.put("kept", body, None, None).await.unwrap();
+    let root = store.stop().await;
+    std::fs::rename(root.path().join("index.redb"), root.path().join("elsewhere.redb")).unwrap();
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refused = embedded::serve(options(root.path()), listener, None, CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(refused, embedded::Error::LostIndex { .. }), "{refused}");
+    assert_eq!(data_files(root.path()), 1, "the content was cleared away");
+
+    std::fs::remove_file(root.path().join("index.redb")).ok();
+    std::fs::rename(root.path().join("elsewhere.redb"), root.path().join("index.redb")).unwrap();
+    let store = Store::in_directory(root, |_| {}, None).await;
+    assert_eq!(store.bucket().await.head("kept").await.unwrap().unwrap().size_bytes, 64 << 10);
+}
