@@ -87,7 +87,7 @@ fn strong_etag(headers: &HeaderMap) -> Option<String> {
 /// How long the server wants to be left alone. What makes no sense is as if it were not there.
 pub(crate) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     let value = only(headers, &header::RETRY_AFTER)?;
-    let wait = if value.bytes().all(|byte| byte.is_ascii_digit()) {
+    let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let until = OffsetDateTime::from(httpdate::parse_http_date(value).ok()?);

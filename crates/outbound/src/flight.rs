@@ -182,6 +182,10 @@ impl<'a> Flight<'a> {
         loop {
             self.launch().await?;
             if self.fetching.is_empty() && self.storing.is_empty() && self.missing.peek().is_none() {
+                if !self.missing.is_at_the_end() {
+                    let detail = "the content does not end within as many parts as the object store takes";
+                    return Err(Ended::failed(crate::ErrorCode::TooLarge, detail, false));
+                }
                 return self.note_the_rest().await;
             }
             match self.next_event(&mut look).await {

@@ -148,6 +148,11 @@ impl Missing {
         self.next = u32::MAX;
     }
 
+    /// Whether nothing is missing because the content ends there, and not because there are no more part numbers.
+    pub fn is_at_the_end(&self) -> bool {
+        self.next == u32::MAX || (self.cut.total_bytes().is_some() && self.peek().is_none())
+    }
+
     /// End of the missing bytes that follow `number` without a gap; none if there is no end.
     pub fn run_end(&self, number: u32) -> Option<u64> {
         let total = self.cut.total_bytes()?;
@@ -169,6 +174,17 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn running_out_of_part_numbers_is_not_the_end_of_the_content() {
+        let unknown = Cut::unknown(8 * MIB, 64 * MIB);
+        let all: Vec<u32> = (1..=MAX_PARTS).collect();
+        let mut missing = Missing::new(unknown, all);
+        assert!(missing.peek().is_none());
+        assert!(!missing.is_at_the_end());
+        missing.end();
+        assert!(missing.is_at_the_end());
+    }
 
     fn noted(number: u32, size_bytes: u64) -> PartRecord {
         PartRecord { number, size_bytes, etag: format!("\"{number}\""), crc64: 0 }
