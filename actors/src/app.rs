@@ -105,7 +105,7 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         database: parts.health.component("database"),
         bus_health: parts.health.component("bus"),
     };
-    let outbox = Outbox::new(pool.clone(), bus.clone(), clock.clone(), bell.clone(), meters.clone());
+    let outbox = Outbox::new(pool.clone(), bus.clone(), bell.clone(), meters.clone());
     let keyring = Keyring::new(
         pool.clone(),
         bus.clone(),

@@ -9,7 +9,6 @@ mod store;
 
 use std::{future::Future, time::Duration};
 
-use bowerbird_lifecycle::Clock;
 use bowerbird_nats::{Bus, topology};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sqlx::PgPool;
@@ -44,7 +43,6 @@ const STREAM_KEEPS_SECONDS: i64 = 30 * 24 * 3600;
 pub struct Outbox {
     pool: PgPool,
     bus: Bus,
-    clock: Clock,
     bell: Bell,
     meters: Meters,
 }
@@ -65,8 +63,8 @@ pub enum WatchError {
 
 impl Outbox {
     /// An outbox over this database and this bus.
-    pub fn new(pool: PgPool, bus: Bus, clock: Clock, bell: Bell, meters: Meters) -> Self {
-        Outbox { pool, bus, clock, bell, meters }
+    pub fn new(pool: PgPool, bus: Bus, bell: Bell, meters: Meters) -> Self {
+        Outbox { pool, bus, bell, meters }
     }
 
     async fn relay(self) {
@@ -171,7 +169,8 @@ impl Outbox {
     }
 
     async fn keep_partitions(&self) -> Result<(), sqlx::Error> {
-        let today = self.clock.now().date();
+        // The database's day, as its times are in the rows: a node whose clock is wrong must not drop anybody's history.
+        let today = store::today(&self.pool).await?;
         for ahead in 0..=DAYS_AHEAD {
             let mut transaction = self.pool.begin().await?;
             if !store::take_turn(&mut transaction, store::PARTITIONING).await? {

@@ -4,7 +4,7 @@ use bowerbird_nats::{
     AccountId, EventId,
     event::{Event, EventType},
 };
-use sqlx::{AssertSqlSafe, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _, postgres::PgRow};
 use time::{Date, OffsetDateTime};
 
 use crate::events::SHARDS;
@@ -76,6 +76,8 @@ pub(super) async fn backlog(connection: &mut PgConnection) -> Result<(i64, i64),
 
 /// Put what happened within the last `seconds` into the outbox again; how many events that were.
 pub(super) async fn requeue_since(connection: &mut PgConnection, seconds: i64) -> Result<u64, sqlx::Error> {
+    // Weeks of events may take longer than any request may.
+    sqlx::query("SET LOCAL statement_timeout = '10min'").execute(&mut *connection).await?;
     let queued = sqlx::query(
         "INSERT INTO outbox (event_id, recorded_at, shard)
          SELECT id, recorded_at, (get_byte(uuid_send(entity_id), 15) % $2)::smallint
@@ -139,6 +141,11 @@ pub(super) async fn make_partition(connection: &mut PgConnection, day: Date) -> 
 pub(super) async fn be_modest(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("SET LOCAL lock_timeout = '2s'").execute(connection).await?;
     Ok(())
+}
+
+/// The day that the database has now, in UTC.
+pub(super) async fn today(pool: &PgPool) -> Result<Date, sqlx::Error> {
+    sqlx::query_scalar("SELECT (now() AT TIME ZONE 'UTC')::date").fetch_one(pool).await
 }
 
 /// Drop the partitions of days before `day` that nothing waits to be published from; their names.

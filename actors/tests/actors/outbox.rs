@@ -34,7 +34,7 @@ struct Relay {
 async fn relay(servers: &Servers) -> Relay {
     let meters = Meters::register(&Metrics::default());
     let (pool, bus) = (servers.database.pool(), servers.bus().await);
-    let outbox = Outbox::new(pool, bus, Clock::system(), Bell::default(), meters);
+    let outbox = Outbox::new(pool, bus, Bell::default(), meters);
     let (address, made) = (Address::default(), outbox.clone());
     let often = Intensity { restarts: 1000, within: Duration::from_mins(1) };
     let child = ChildSpec::actor("outbox", &address, move || (made.clone(), ())).tolerated(often);

@@ -85,8 +85,10 @@ pub(crate) async fn record(
     .bind(&codes)
     .execute(&mut *connection)
     .await?;
+    // Parts that are noted a second time are no progress: what kills its workers after the last part must not look healthy.
     let stored: i64 = sqlx::query(
-        "UPDATE downloads SET received_bytes = (SELECT coalesce(sum(size_bytes), 0) FROM download_parts WHERE download_id = $1)::bigint, lost = 0 \
+        "UPDATE downloads SET received_bytes = noted.bytes, lost = CASE WHEN noted.bytes > received_bytes THEN 0 ELSE lost END \
+         FROM (SELECT coalesce(sum(size_bytes), 0)::bigint AS bytes FROM download_parts WHERE download_id = $1) AS noted \
          WHERE id = $1 RETURNING received_bytes",
     )
     .bind(id.0)

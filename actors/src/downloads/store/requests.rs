@@ -157,16 +157,15 @@ pub(crate) async fn cancel(connection: &mut PgConnection, old: &Row) -> Result<R
     Ok(row)
 }
 
-/// Have everything deleted that tries of this download have stored, now and again when a stopped worker must be still.
+/// Have everything deleted that tries of this download have stored, now and once more when a stopped worker must be still.
 pub(in crate::downloads) async fn forget_stored(connection: &mut PgConnection, row: &Row) -> Result<(), Error> {
     sqlx::query("DELETE FROM download_parts WHERE download_id = $1").bind(row.id.0).execute(&mut *connection).await?;
     // Without a claim nobody can have stored anything.
     if row.fence > 0 {
         let prefix = row.prefix();
-        files::purge(connection, &Purge { prefix: &prefix, keep_key: None, file_id: None, after: Duration::ZERO }).await?;
-        if row.status == Status::Running {
-            files::purge(connection, &Purge { prefix: &prefix, keep_key: None, file_id: None, after: SECOND_PURGE_AFTER })
-                .await?;
+        // The second time for what a worker that was stopped still writes, also one whose row was taken back long ago.
+        for after in [Duration::ZERO, SECOND_PURGE_AFTER] {
+            files::purge(connection, &Purge { prefix: &prefix, keep_key: None, file_id: None, after }).await?;
         }
     }
     Ok(())
