@@ -12,7 +12,7 @@ build := cargo build --profile quick --locked --workspace
 run:
 	@scripts/setup
 	$(build) --bin bowerbird
-	@exec $(target)/quick/bowerbird up $(UP)
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" exec $(target)/quick/bowerbird up $(UP)
 
 # Every test, against real servers.
 test:

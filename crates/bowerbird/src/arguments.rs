@@ -6,7 +6,7 @@ use crate::failure::Failure;
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
-Bowerbird fetches, keeps and shares: a URL goes in, a verified object comes out.
+Bowerbird fetches and keeps: a URL goes in, a verified object comes out.
 
 usage: bowerbird [--config FILE] <command> [options]
 

@@ -24,6 +24,9 @@ use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 
+/// The one folder that another user works in.
+const POSTGRES: &str = "postgres";
+
 /// Room that a start needs on the disk: PostgreSQL's first files and a few segments of its log.
 const LEAST_FREE_BYTES: u64 = 256 << 20;
 /// Where clients look for a NATS server first.
@@ -102,6 +105,11 @@ impl DataDir {
     pub(crate) fn folder(&self, name: &str) -> Result<PathBuf, Failure> {
         let folder = self.join(name);
         make_folder(&folder).map_err(|error| cannot_write(&folder, &error))?;
+        if name != POSTGRES {
+            // Nobody but us works in it, so nobody needs to pass through.
+            let closed = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(&folder, closed).map_err(|error| cannot_write(&folder, &error))?;
+        }
         Ok(folder)
     }
 
@@ -210,7 +218,7 @@ fn random_hex<const BYTES: usize>() -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
-/// Others may pass through (PostgreSQL runs as another user), and see nothing.
+/// Others may pass through, as PostgreSQL runs as another user, and cannot list it. What is inside is closed by itself.
 fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

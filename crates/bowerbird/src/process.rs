@@ -152,7 +152,14 @@ pub(crate) async fn connect_database(settings: &Settings, url: &str, patience: D
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| Failure::Settings(format!("database.url is not a URL of a PostgreSQL database: {error}")))?
         .application_name("bowerbird")
-        .options([("statement_timeout", settings.database.statement_timeout.get().as_millis().to_string())]);
+        .options([
+            ("statement_timeout", settings.database.statement_timeout.get().as_millis().to_string()),
+            // A process that is frozen or cut off in a transaction must not keep its locks from the others.
+            ("idle_in_transaction_session_timeout", "60000".to_owned()),
+            ("tcp_keepalives_idle", "15".to_owned()),
+            ("tcp_keepalives_interval", "5".to_owned()),
+            ("tcp_keepalives_count", "3".to_owned()),
+        ]);
     let pool = PgPoolOptions::new()
         .max_connections(settings.database.max_connections)
         .acquire_timeout(settings.database.acquire_timeout.get())

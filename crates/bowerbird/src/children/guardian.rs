@@ -5,6 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     future::Future,
     io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitStatus,
@@ -131,7 +132,7 @@ async fn watch(
 /// Start it and wait until it answers.
 async fn launch(recipe: &Recipe, keeper: &Keeper, stop: &CancellationToken) -> Result<Child, Failure> {
     let refused = |error: io::Error| Failure::Unavailable(format!("{} cannot be started: {error}", recipe.name));
-    let log = OpenOptions::new().create(true).append(true).open(&recipe.log).map_err(refused)?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&recipe.log).map_err(refused)?;
     let mut command = (recipe.command)();
     command.stdout(log.try_clone().map_err(refused)?).stderr(log);
     let mut child = keeper.spawn(command).await.map_err(refused)?;

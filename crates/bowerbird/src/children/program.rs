@@ -97,13 +97,10 @@ pub(crate) async fn version(program: &Path) -> Option<Version> {
     Version::find(&errand(asking).await.ok()?)
 }
 
-/// Every place that a program of this name is at, best first: `.tools/bin` of the working folder and of the folders above
-/// the executable (where `scripts/setup` puts it), then the folders of the user's `PATH`.
+/// Every place that a program of this name is at, best first: `.tools/bin` of the folders above the executable (where
+/// `scripts/setup` puts it; never of the working folder, which may be anybody's), then the folders of the user's `PATH`.
 pub(crate) async fn candidates(name: &str) -> Vec<PathBuf> {
     let mut folders = Vec::new();
-    if let Ok(here) = std::env::current_dir() {
-        folders.push(here.join(".tools/bin"));
-    }
     if let Ok(executable) = std::env::current_exe() {
         folders.extend(executable.ancestors().skip(1).take(5).map(|folder| folder.join(".tools/bin")));
     }
