@@ -74,7 +74,9 @@ impl Settings {
     /// Load from the defaults, then `file` (or `./bowerbird.toml` if it is there), then the environment, and check.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let mut figment = Figment::from(Toml::string(DEFAULTS));
-        match file {
+        #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
+        let named = std::env::var("BOWERBIRD_CONFIG").ok().filter(|path| !path.is_empty()).map(PathBuf::from);
+        match file.or(named.as_deref()) {
             Some(path) if !path.is_file() => return Err(Error::MissingFile(path.to_owned())),
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
             None if Path::new("bowerbird.toml").is_file() => figment = figment.merge(Toml::file_exact("bowerbird.toml")),
