@@ -118,7 +118,7 @@ class Api:
     def __init__(self, port):
         self.port, self.token = port, None
 
-    def ask(self, method, path, body=None):
+    def ask(self, method, path, body=None, tries=20):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if self.token:
@@ -127,6 +127,10 @@ class Api:
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
+        if answer.status == 503 and tries:
+            # Busy, and says so: a database on the same disk waits for everybody's fsync.
+            time.sleep(0.5)
+            return self.ask(method, path, body, tries - 1)
         if answer.status >= 400:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:400]!r}")
         return json.loads(content) if content else None
