@@ -33,6 +33,13 @@ pub(crate) struct Place {
     pub(crate) store: u16,
 }
 
+/// The search path, with what `scripts/setup` fetched for this workspace in front: the target folder may be anywhere.
+fn path_with_tools() -> std::ffi::OsString {
+    let mut folders = vec![workspace_folder().join(".tools/bin")];
+    folders.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    std::env::join_paths(folders).unwrap()
+}
+
 impl Place {
     pub(crate) fn new() -> Self {
         // As root, PostgreSQL runs as another user, who must be able to pass through.
@@ -50,8 +57,8 @@ impl Place {
         let mut command = ChildProcess::command(env!("CARGO_BIN_EXE_bowerbird"));
         command
             .args(arguments)
-            // `.tools` is there.
             .current_dir(workspace_folder())
+            .env("PATH", path_with_tools())
             .env("BOWERBIRD__DATA_DIR", self.data())
             .env("BOWERBIRD__GATEWAY__LISTEN", format!("127.0.0.1:{}", self.api))
             .env("BOWERBIRD__GATEWAY__OPERATIONS_LISTEN", format!("127.0.0.1:{}", self.operations))

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use bowerbird_testkit::{ChildProcess, NatsServer, TestDatabase, eventually, process_exists};
+use bowerbird_testkit::{ChildProcess, NatsServer, TestDatabase, eventually, free_port, process_exists};
 use rustix::process::Signal;
 
 use crate::{Place, READY_WITHIN, STOPPED_WITHIN, end_of};
@@ -48,7 +48,9 @@ async fn gateway_actors_and_store_make_a_house_together_and_stop_cleanly() {
     let mut store = started(store, &place.data().join("store.log"), "object store serves").await;
 
     let mut actors = remote_store(role("actors"));
+    // Each has an operations listener; on one machine they need one port each.
     actors
+        .env("BOWERBIRD__GATEWAY__OPERATIONS_LISTEN", format!("127.0.0.1:{}", free_port()))
         .env(keys[0], "house")
         .env(keys[1], "a-secret-of-the-house")
         .env("BOWERBIRD__DATABASE__URL", database.url())
