@@ -325,6 +325,9 @@ async fn serve(
             message = requests.next() => {
                 let Some(message) = message else { break };
                 received += 1;
+                if !answerable(&message) {
+                    continue;
+                }
                 let arrived = Instant::now();
                 if tasks.len() >= limit.concurrency.max(1).saturating_add(limit.queue) {
                     let problem = Problem::unavailable("there are too many requests of this kind right now; try again soon", 1);
@@ -338,13 +341,24 @@ async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
+/// Whether there is an inbox to answer to. What is published and not asked is not carried out, for nobody would learn how
+/// it went, and neither is what is to be answered to anything but an inbox.
+fn answerable(message: &Message) -> bool {
+    match &message.reply {
+        Some(reply) if subject::is_inbox(reply) => true,
+        Some(reply) => {
+            warn!(subject = %message.subject, %reply, "a request whose reply subject is no inbox is not carried out");
+            false
+        }
+        None => {
+            warn!(subject = %message.subject, "a request without a reply subject is not carried out");
+            false
+        }
+    }
+}
+
 /// One request from arrival to reply.
 async fn attend(endpoint: Arc<dyn Endpoint>, desk: Desk, message: Message, arrived: Instant) {
-    if message.reply.is_none() {
-        // Published, not asked: nobody would learn how it went.
-        warn!(subject = %message.subject, "a request without a reply subject is not carried out");
-        return;
-    }
     let head = RequestHead::read(message.headers.as_ref());
     let request_id = head
         .request_id

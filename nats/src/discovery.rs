@@ -218,7 +218,7 @@ impl Listening {
                     None => return,
                 },
             };
-            let Some(reply) = message.reply else { continue };
+            let Some(reply) = message.reply.filter(|reply| subject::is_inbox(reply)) else { continue };
             match service.answer(verb) {
                 Ok(body) => {
                     if let Err(error) = client.publish(reply, body.into()).await {

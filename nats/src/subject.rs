@@ -308,6 +308,14 @@ pub(crate) fn discovery(verb: Verb, name: &str, id: &str) -> [Subject; 3] {
     ]
 }
 
+/// Whether answers may go there: an inbox of a client, or what the server puts in place of one between accounts.
+///
+/// The server checks what somebody publishes, but not the reply subject that goes with it. Whoever answers lends the asker
+/// its own permissions, and must not lend them for `$JS.API.STREAM.DELETE.EVENTS`.
+pub(crate) fn is_inbox(reply: &str) -> bool {
+    reply.starts_with("_INBOX.") || reply.starts_with("_INBOX_") || reply.starts_with("_R_.")
+}
+
 /// Where messages of a pull consumer are asked for.
 pub(crate) fn pull(stream: &str, consumer: &str) -> Subject {
     Subject(format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", Word(stream), Word(consumer)).into())

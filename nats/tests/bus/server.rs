@@ -108,7 +108,12 @@ const SUBJECTS: &[&str] = &[
     "$JS.API.CONSUMER.MSG.NEXT.EVENTS.other",
     "$JS.API.CONSUMER.MSG.NEXT.DOWNLOADS.downloads",
     "$JS.API.DIRECT.GET.EVENTS",
+    "JS.bowerbird.CONSUMER.INFO.EVENTS.service",
+    "JS.bowerbird.CONSUMER.MSG.NEXT.EVENTS.service",
+    "JS.bowerbird.CONSUMER.MSG.NEXT.EVENTS.other",
+    "JS.bowerbird.STREAM.DELETE.EVENTS",
     "$JS.ACK.EVENTS.service.1.1.1.1.1",
+    "$JS.ACK._.x.EVENTS.service.1.1.1.1.1.r",
     "$JS.ACK.EVENTS.other.1.1.1.1.1",
     "$JS.ACK.DOWNLOADS.downloads.1.1.1.1.1",
     "$KV.KEYS.current",
@@ -128,9 +133,11 @@ async fn each_user_may_say_what_is_meant_and_no_more() {
             "bowerbird.v1.req.download.create",
             "$SRV.PING",
             "$SRV.INFO.bowerbird",
+            // As they arrive; the service says them under `JS.bowerbird`.
             "$JS.API.CONSUMER.INFO.EVENTS.service",
             "$JS.API.CONSUMER.MSG.NEXT.EVENTS.service",
             "$JS.ACK.EVENTS.service.1.1.1.1.1",
+            "$JS.ACK._.x.EVENTS.service.1.1.1.1.1.r",
         ])
     );
     assert_eq!(
@@ -143,23 +150,30 @@ async fn each_user_may_say_what_is_meant_and_no_more() {
 async fn each_user_may_hear_what_is_meant_and_no_more() {
     let server = server().await;
     let speaker = client(&server, "core").await;
-    for (user, may_hear, at_last) in [
-        ("service", set(&["bowerbird.v1.live.download.progress.a.b", "_INBOX_service.a.b"]), "_INBOX_service.at.last"),
-        ("store", set(&["_INBOX.a.b"]), "_INBOX.at.last"),
+    for (user, asks, inbox, may_hear) in [
+        ("service", "bowerbird.v1.req.at.last", "_INBOX_service.at.last", set(&["bowerbird.v1.live.download.progress.a.b"])),
+        ("store", "bowerbird.v1.object.bucket.changed", "_INBOX.at.last", set(&[])),
     ] {
+        let mut asked = speaker.subscribe(asks).await.unwrap();
+        speaker.publish(asks, "mine".into()).await.unwrap();
+        asked.next().await.unwrap();
         let listener = client(&server, user).await;
         let mut heard = futures_util::stream::SelectAll::new();
-        for subject in SUBJECTS.iter().chain([&at_last, &">", &"bowerbird.>", &"$SRV.>", &"$JS.>"]) {
+        for subject in SUBJECTS.iter().chain([&inbox, &">", &"bowerbird.>", &"$SRV.>", &"$JS.>"]) {
             heard.push(listener.subscribe((*subject).to_owned()).await.unwrap());
         }
+        // The server works off one connection in order: when this is there, so are the subscriptions.
+        listener.publish_with_reply(asks, inbox, "".into()).await.unwrap();
+        let asked = tokio::time::timeout(Duration::from_secs(20), asked.next()).await.unwrap().unwrap();
+        for subject in SUBJECTS {
+            speaker.publish((*subject).to_owned(), "said".into()).await.unwrap();
+        }
+        speaker.publish(asked.reply.unwrap(), "at last".into()).await.unwrap();
         let (mut got, mut over) = (BTreeSet::new(), false);
         while !over {
-            for subject in SUBJECTS.iter().chain([&at_last]) {
-                speaker.publish((*subject).to_owned(), "said".into()).await.unwrap();
-            }
             // To the end of what came, so that nothing that should not be heard hides behind the last.
             while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(300), heard.next()).await {
-                if message.subject.as_str() == at_last {
+                if message.subject.as_str() == inbox {
                     over = true;
                 } else {
                     got.insert(message.subject.to_string());
@@ -180,7 +194,7 @@ async fn the_example_service_reads_events_through_its_durable_and_an_answer_is_h
     let event = completed(1);
     bus.publish_event(&event).await.unwrap();
 
-    let service = async_nats::jetstream::new(client(&server, "service").await);
+    let service = async_nats::jetstream::with_prefix(client(&server, "service").await, "JS.bowerbird");
     let consumer: async_nats::jetstream::consumer::Consumer<async_nats::jetstream::consumer::pull::Config> =
         service.get_consumer_from_stream("service", "EVENTS").await.unwrap();
     let mut messages = consumer.messages().await.unwrap();
@@ -198,4 +212,62 @@ async fn the_example_service_reads_events_through_its_durable_and_an_answer_is_h
     );
     let stored = store.publish("bowerbird.v1.object.bucket.changed", "{}".into()).await.unwrap().await.unwrap();
     assert_eq!(stored.stream, "OBJECTS");
+}
+
+/// The server checks what somebody publishes, but not the reply subject that goes with it.
+#[tokio::test]
+async fn nobody_has_an_answer_sent_where_they_may_not_publish() {
+    let server = server().await;
+    let bus = core(&server).await;
+    let operator = async_nats::jetstream::new(client(&server, "core").await);
+    let durable = async_nats::jetstream::consumer::pull::Config { durable_name: Some("service".into()), ..Default::default() };
+    operator.create_consumer_on_stream(durable, "EVENTS").await.unwrap();
+    bus.publish_event(&completed(1)).await.unwrap();
+    let keys = operator.get_key_value("KEYS").await.unwrap();
+    keys.put("current", "the keys".into()).await.unwrap();
+
+    // Answers whatever it is asked, wherever to: what Bowerbird itself refuses must not be what saves it here.
+    let answerer = client(&server, "core").await;
+    let mut asked = answerer.subscribe("bowerbird.v1.req.>").await.unwrap();
+    let mut discovered = answerer.subscribe("$SRV.>").await.unwrap();
+    answerer.publish("bowerbird.v1.req.mine", "".into()).await.unwrap();
+    asked.next().await.unwrap();
+
+    let (service, store) = (client(&server, "service").await, client(&server, "store").await);
+    for target in ["$JS.API.STREAM.DELETE.EVENTS", "$JS.API.STREAM.DELETE.DOWNLOADS", "$KV.KEYS.current"] {
+        for (subject, body) in [
+            ("bowerbird.v1.req.session.logout", "{}"),
+            ("$SRV.PING", ""),
+            ("JS.bowerbird.CONSUMER.INFO.EVENTS.service", ""),
+            ("JS.bowerbird.CONSUMER.MSG.NEXT.EVENTS.service", r#"{"batch":2,"no_wait":true}"#),
+            ("JS.bowerbird.CONSUMER.MSG.NEXT.EVENTS.service", "nonsense"),
+            ("$JS.ACK.EVENTS.service.1.1.1.1.1", "+ACK"),
+            ("$JS.ACK.EVENTS.service.1.1.1.1.1", r#"+NXT {"batch":1,"no_wait":true}"#),
+        ] {
+            service.publish_with_reply(subject, target, body.into()).await.unwrap();
+        }
+        let asked = tokio::time::timeout(Duration::from_secs(20), asked.next()).await.unwrap().unwrap();
+        let discovered = tokio::time::timeout(Duration::from_secs(20), discovered.next()).await.unwrap().unwrap();
+        for reply in [asked.reply.unwrap(), discovered.reply.unwrap()] {
+            assert!(reply.starts_with("_R_."), "{reply}");
+            answerer.publish(reply, "".into()).await.unwrap();
+        }
+        store.publish_with_reply("bowerbird.v1.object.bucket.changed", target, "{}".into()).await.unwrap();
+    }
+    // Each connection is worked off in order: when these are answered, what was said before has had its effect.
+    service.publish_with_reply("bowerbird.v1.req.at.last", "_INBOX_service.x", "".into()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), asked.next()).await.unwrap().unwrap();
+    let store = async_nats::jetstream::new(
+        ConnectOptions::with_user_and_password("store".into(), "store".into()).connect(server.url()).await.unwrap(),
+    );
+    store.publish("bowerbird.v1.object.bucket.changed", "{}".into()).await.unwrap().await.unwrap();
+    let stays = tokio::time::timeout(Duration::from_millis(500), async {
+        loop {
+            for stream in ["EVENTS", "DOWNLOADS", "OBJECTS"] {
+                operator.get_stream(stream).await.unwrap();
+            }
+            assert_eq!(keys.get("current").await.unwrap().unwrap(), "the keys");
+        }
+    });
+    assert!(stays.await.is_err());
 }

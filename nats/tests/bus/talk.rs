@@ -25,6 +25,7 @@ use bowerbird_nats::{
     session::{Logout, Verify},
 };
 use bowerbird_testkit::{NatsServer, eventually};
+use futures_util::StreamExt;
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -492,7 +493,6 @@ async fn asking_and_answering_go_on_after_the_server_was_killed() {
 #[tokio::test]
 async fn an_error_reply_of_somebody_elses_code_is_a_problem_too() {
     use async_nats::service::ServiceExt;
-    use futures_util::StreamExt;
     let server = NatsServer::start().await;
     let bus = connect(&server).await;
     let stranger = async_nats::connect(server.url()).await.unwrap();
@@ -526,4 +526,30 @@ async fn a_service_that_may_not_subscribe_says_so() {
         .start(CancellationToken::new())
         .await;
     assert!(started.unwrap_err().to_string().contains("may subscribe to requests"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_to_be_answered_to_no_inbox_is_not_carried_out() {
+    let server = NatsServer::start().await;
+    let bus = connect(&server).await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let _running = answering(&bus, ENOUGH, move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Ok(Done {}) }
+    })
+    .await;
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut elsewhere = client.subscribe("elsewhere.>").await.unwrap();
+    let mut inbox = client.subscribe("_INBOX_of.somebody").await.unwrap();
+    for subject in ["bowerbird.v1.req.session.logout", "$SRV.PING"] {
+        client.publish_with_reply(subject, "elsewhere.here", r#"{"refresh_token":"abc"}"#.into()).await.unwrap();
+    }
+    let asked = || {
+        client.publish_with_reply("bowerbird.v1.req.session.logout", "_INBOX_of.somebody", r#"{"refresh_token":"abc"}"#.into())
+    };
+    asked().await.unwrap();
+    tokio::time::timeout(PATIENCE, inbox.next()).await.unwrap().unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(300), elsewhere.next()).await.is_err());
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
 }

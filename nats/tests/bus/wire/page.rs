@@ -170,7 +170,14 @@ with `nats stream view DEAD`.
 
 nats-server 2.15 or newer with JetStream. [nats/server/single.conf](../nats/server/single.conf) is a configuration for one
 server, [nats/server/accounts.conf](../nats/server/accounts.conf) says who may say and hear what: Bowerbird itself, an object
-store that only notifies, and a service of yours as an example. `sync_interval: always` matters: without it the server
+store that only notifies, and a service of yours as an example, each in an account of its own. That is what keeps an answer
+from going where the asker may not publish: NATS does not check reply subjects, but between accounts it replaces them. So add
+no user to Bowerbird's account who is not trusted with all of it. Requests whose reply subject is no inbox (`_INBOX.…`,
+`_INBOX_…`, or `_R_.…` from the server) are not carried out. A service discovers what runs by `$SRV.>` from its account,
+and reads `EVENTS` with the JetStream API prefix `JS.bowerbird`, through a durable that an operator made as `core`; a pull
+that is quiet for longer than ten minutes is forgotten.
+
+`sync_interval: always` matters: without it the server
 acknowledges what is not on its disk yet. On a cluster of three set `nats.replicas = 3`; the servers then need `server_name`,
 `cluster` and the same accounts.
 
@@ -193,8 +200,8 @@ async def main():
     if reply.headers and "Nats-Service-Error-Code" in reply.headers:
         raise SystemExit(f"{body['code']}: {body['detail']}")
 
-    # The durable consumer `service` was made once by an operator.
-    events = await connection.jetstream().pull_subscribe_bind("service", "EVENTS")
+    # The durable consumer `service` was made once by an operator. The prefix is of accounts.conf, too.
+    events = await connection.jetstream(prefix="JS.bowerbird").pull_subscribe_bind("service", "EVENTS")
     while True:
         for message in await events.fetch(10, timeout=60):
             if message.headers["ce-type"] == "download.completed":
