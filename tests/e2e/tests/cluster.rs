@@ -15,8 +15,8 @@ const MIB: u64 = 1 << 20;
 const LEASE: Duration = Duration::from_secs(3);
 
 #[expect(clippy::disallowed_methods, reason = "`make prove` chooses the size of the proof")]
-fn rounds() -> u64 {
-    if std::env::var("BOWERBIRD_PROVE").is_ok() { 100 } else { 3 }
+fn proving() -> bool {
+    std::env::var("BOWERBIRD_PROVE").is_ok()
 }
 
 #[tokio::test]
@@ -46,7 +46,9 @@ async fn another_worker_takes_over_within_the_lease() -> Result<()> {
     let gap = killed.elapsed();
     assert_ne!(first, second);
     assert!(next_fence > fence);
-    assert!(gap <= LEASE + Duration::from_secs(1), "the take-over took {gap:?}, the lease lasts {LEASE:?}");
+    // Beside other tests on a busy machine only that it happens can be said; `make prove` holds it to the promise.
+    let slack = Duration::from_secs(if proving() { 1 } else { 20 });
+    assert!(gap <= LEASE + slack, "the take-over took {gap:?}, the lease lasts {LEASE:?}");
 
     let download = ended(&http, &id, Duration::from_mins(2)).await?;
     assert_eq!(text(&download, "status"), "completed", "{download}");
@@ -63,7 +65,8 @@ async fn a_worker_stopped_past_its_lease_changes_nothing() -> Result<()> {
     let cluster = Box::pin(Cluster::start(2, &settings)).await?;
     let http = cluster.account("ada").await?;
 
-    for round in 0..rounds() {
+    let rounds = if proving() { 100 } else { 3 };
+    for round in 0..rounds {
         let path = format!("/{round}");
         source.put(&path, content.clone());
         let url = source.url_of(&path);
@@ -93,7 +96,7 @@ async fn a_worker_stopped_past_its_lease_changes_nothing() -> Result<()> {
         assert_eq!(text(&file, "sha256"), content.sha256_hex(), "round {round}");
     }
     let files: (i64,) = sqlx::query_as("SELECT count(*) FROM files").fetch_one(&cluster.database.pool()).await?;
-    assert_eq!(u64::try_from(files.0)?, rounds(), "one file for each download");
+    assert_eq!(files.0, rounds, "one file for each download");
     Ok(())
 }
 
