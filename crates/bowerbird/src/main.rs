@@ -22,6 +22,11 @@ use self::{
     failure::Failure,
 };
 
+/// Buffers of megabytes come and go on all threads. The C library's allocator keeps up to a third more of them than are in
+/// use, and the bound on memory is a promise.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long threads that block may take to end after everything has stopped.
 const LAST_THREADS: Duration = Duration::from_secs(2);
 

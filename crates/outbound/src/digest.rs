@@ -1,16 +1,13 @@
 //! Digests of what passes through: a CRC that can be combined from parts, and SHA-2 over the whole, in order, beside the
 //! transfer.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use futures_util::{StreamExt as _, stream::BoxStream};
-use tokio::{
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    task::{JoinSet, spawn_blocking},
-};
+use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::{ledger::PartRecord, memory::Loan, sink::SinkError, transfer::Checksum};
 
@@ -38,9 +35,7 @@ impl Crc {
 /// The CRC of the whole from those of its parts, which are in order.
 pub(crate) fn combined_crc(parts: &[PartRecord]) -> u64 {
     let empty = Crc::new().value();
-    parts
-        .iter()
-        .fold(empty, |whole, part| crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, whole, part.crc64, part.size_bytes))
+    parts.iter().fold(empty, |whole, part| bowerbird_checksum::crc64_nvme_combined(whole, part.crc64, part.size_bytes))
 }
 
 /// SHA-2 sums that are wanted, under way.
@@ -128,47 +123,76 @@ impl Sums {
     }
 }
 
-/// Sums up parts in order, beside the transfer. Ends when dropped.
+/// Sums up parts in order, beside the transfer: a part that waits in memory on a thread that may block, a part that is being
+/// fetched where it arrives, by whom the sums are lent to. Ends when dropped.
 pub(crate) struct Hasher {
-    parts: UnboundedSender<(u32, Bytes, Option<Arc<Loan>>)>,
-    summed: UnboundedReceiver<u32>,
-    working: JoinSet<Option<Summed>>,
+    /// At rest, unless a part is being summed up or they are lent.
+    sums: Option<Sums>,
+    waiting: VecDeque<Waiting>,
+    working: JoinSet<Option<(u32, Sums)>>,
+}
+
+/// A part that waits for its turn, held in memory.
+struct Waiting {
+    number: u32,
+    bytes: Bytes,
+    loan: Option<Arc<Loan>>,
 }
 
 impl Hasher {
-    pub(crate) fn start(mut sums: Sums) -> Hasher {
-        let (parts, mut coming) = unbounded_channel::<(u32, Bytes, Option<Arc<Loan>>)>();
-        let (done, summed) = unbounded_channel();
-        let mut working = JoinSet::new();
-        working.spawn(async move {
-            while let Some((number, bytes, loan)) = coming.recv().await {
-                sums = sums.take_in(bytes, loan).await?;
-                if done.send(number).is_err() {
-                    break;
-                }
-            }
-            Some(sums.finish())
-        });
-        Hasher { parts, summed, working }
+    pub(crate) fn new(sums: Sums) -> Hasher {
+        Hasher { sums: Some(sums), waiting: VecDeque::new(), working: JoinSet::new() }
     }
 
     /// The next part. Bounded by the memory that parts may take.
-    pub(crate) fn push(&self, number: u32, bytes: Bytes, loan: Option<Arc<Loan>>) {
-        drop(self.parts.send((number, bytes, loan)));
+    pub(crate) fn push(&mut self, number: u32, bytes: Bytes, loan: Option<Arc<Loan>>) {
+        self.waiting.push_back(Waiting { number, bytes, loan });
+        self.work();
     }
 
-    /// The next part that was summed up and is not needed any more.
+    /// The sums of everything that was pushed, for whoever has the next part come in. None if they are not at rest.
+    ///
+    /// Bytes that were just received are in the cache of the core that received them; hashing them there takes a quarter
+    /// less time than when they have to come from memory again.
+    pub(crate) fn lend(&mut self) -> Option<Sums> {
+        self.sums.take()
+    }
+
+    /// What was lent comes back.
+    pub(crate) fn give_back(&mut self, sums: Sums) {
+        self.sums = Some(sums);
+        self.work();
+    }
+
+    /// The next part that was summed up and is not needed any more. None: the runtime is going down.
     pub(crate) async fn summed(&mut self) -> Option<u32> {
-        self.summed.recv().await
+        match self.working.join_next().await {
+            None => std::future::pending().await,
+            Some(Ok(Some((number, sums)))) => {
+                self.give_back(sums);
+                Some(number)
+            }
+            Some(_) => None,
+        }
     }
 
     /// The sums, when everything that was pushed is in them.
-    pub(crate) async fn finish(self) -> Option<Summed> {
-        let Hasher { parts, summed, mut working } = self;
-        drop(parts);
-        let sums = working.join_next().await?.ok()?;
-        drop(summed);
-        sums
+    pub(crate) async fn finish(mut self) -> Option<Summed> {
+        while !self.working.is_empty() {
+            self.summed().await?;
+        }
+        Some(self.sums?.finish())
+    }
+
+    fn work(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if let Some(sums) = self.sums.take()
+            && let Some(Waiting { number, bytes, loan }) = self.waiting.pop_front()
+        {
+            self.working.spawn(async move { Some((number, sums.take_in(bytes, loan).await?)) });
+        }
     }
 }
 
@@ -195,13 +219,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_are_summed_in_the_order_in_which_they_are_pushed() {
-        let mut hasher = Hasher::start(Sums::wanted(true, None).expect("a sum is wanted"));
+    async fn parts_are_summed_in_order_here_and_where_the_sums_are_lent() {
+        let mut hasher = Hasher::new(Sums::wanted(true, None).expect("a sum is wanted"));
         hasher.push(1, Bytes::from(vec![1; 100_000]), None);
         hasher.push(2, Bytes::from_static(b"two"), None);
+        assert!(hasher.lend().is_none(), "they are at work");
         assert_eq!((hasher.summed().await, hasher.summed().await), (Some(1), Some(2)));
+        let mut lent = hasher.lend().expect("they are at rest");
+        hasher.push(4, Bytes::from(vec![4; 200_000]), None);
+        lent.update(b"three");
+        hasher.give_back(lent);
         let mut whole = vec![1; 100_000];
-        whole.extend_from_slice(b"two");
+        whole.extend_from_slice(b"twothree");
+        whole.extend(vec![4; 200_000]);
         let expected = Sums::wanted(true, None).expect("a sum is wanted").of(whole.into()).await;
         assert_eq!(hasher.finish().await, expected);
     }

@@ -18,7 +18,7 @@ use url::Url;
 use crate::{
     answer_head::{ContentRange, content_range, is_of_version, retry_after},
     client::Session,
-    digest::Crc,
+    digest::{Crc, Sums},
     engine::Patience,
     error::{Error, ErrorCode},
     memory::Loan,
@@ -162,6 +162,8 @@ pub(crate) struct Job {
     pub(crate) buffer: BytesMut,
     pub(crate) loan: Loan,
     pub(crate) crc: Crc,
+    /// The sums of everything before it, if it is the next to be summed up.
+    pub(crate) sums: Option<Sums>,
     /// Tries that brought no byte.
     pub(crate) tries: u32,
 }
@@ -169,7 +171,7 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) fn new(number: u32, first: u64, capacity: usize, loan: Loan) -> Job {
         let buffer = loan.buffer(capacity);
-        Job { number, first, capacity, buffer, loan, crc: Crc::new(), tries: 0 }
+        Job { number, first, capacity, buffer, loan, crc: Crc::new(), sums: None, tries: 0 }
     }
 
     fn position(&self) -> u64 {
@@ -183,6 +185,9 @@ impl Job {
     fn take_in(&mut self, bytes: &Bytes) {
         // While they are in the cache of this core.
         self.crc.update(bytes);
+        if let Some(sums) = &mut self.sums {
+            sums.update(bytes);
+        }
         self.buffer.extend_from_slice(bytes);
         self.tries = 0;
     }

@@ -132,7 +132,7 @@ impl<'a> Flight<'a> {
             done: stored.into_iter().map(|part| (part.number, part)).collect(),
             unnoted: Vec::new(),
             noted_at: Instant::now(),
-            hasher: sums.map(Hasher::start),
+            hasher: sums.map(Hasher::new),
             next_to_sum: 1,
             in_order_at: Instant::now(),
             short_of_memory: false,
@@ -250,6 +250,9 @@ impl<'a> Flight<'a> {
             let until = if self.cut.total_bytes().is_some() { until } else { None };
             let mut job = Job::new(number, range.start, capacity(range.end - range.start), loan);
             job.buffer = buffer;
+            if number == self.next_to_sum {
+                job.sums = self.hasher.as_mut().and_then(Hasher::lend);
+            }
             self.fetching.spawn(fetch_part(Arc::clone(&self.source), job, open, until, Duration::ZERO));
         }
         Ok(())
@@ -292,6 +295,9 @@ impl<'a> Flight<'a> {
                 }
                 self.keep_open(open);
                 if job.buffer.is_empty() {
+                    if let (Some(hasher), Some(sums)) = (&mut self.hasher, job.sums.take()) {
+                        hasher.give_back(sums);
+                    }
                     self.spare.push((job.loan, job.buffer));
                 } else {
                     let end = job.first + job.buffer.len() as u64;
@@ -324,9 +330,16 @@ impl<'a> Flight<'a> {
     }
 
     fn store(&mut self, job: Job) {
-        let Job { number, buffer, loan, crc, .. } = job;
+        let Job { number, buffer, loan, crc, sums, .. } = job;
         let (bytes, crc64) = (buffer.freeze(), crc.value());
-        let held = Held { bytes: bytes.clone(), loan: Arc::new(loan), stored: false, summed: self.hasher.is_none() };
+        let mut summed = self.hasher.is_none();
+        if let (Some(hasher), Some(sums)) = (&mut self.hasher, sums) {
+            hasher.give_back(sums);
+            summed = true;
+            self.next_to_sum = number + 1;
+            self.in_order_at = Instant::now();
+        }
+        let held = Held { bytes: bytes.clone(), loan: Arc::new(loan), stored: false, summed };
         self.held.insert(number, held);
         let (sink, upload_id) = (Arc::clone(&self.attempt.sink), self.plan.upload_id.clone());
         self.storing.spawn(async move {
@@ -338,7 +351,7 @@ impl<'a> Flight<'a> {
     }
 
     fn sum_what_is_in_order(&mut self) {
-        let Some(hasher) = &self.hasher else { return };
+        let Some(hasher) = &mut self.hasher else { return };
         while let Some(held) = self.held.get(&self.next_to_sum) {
             hasher.push(self.next_to_sum, held.bytes.clone(), Some(Arc::clone(&held.loan)));
             self.next_to_sum += 1;

@@ -5,6 +5,7 @@
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bowerbird_checksum::crc64_nvme_combined;
 use crc_fast::{CrcAlgorithm, Digest};
 use http::HeaderMap;
 use s3s::crypto::{Checksum as _, Md5};
@@ -259,6 +260,7 @@ pub(super) fn join<'a>(algorithm: Algorithm, parts: impl Iterator<Item = (Option
         let part = decode_crc(part?)?;
         whole = Some(match whole {
             None => part,
+            Some(before) if algorithm == Algorithm::Crc64Nvme => crc64_nvme_combined(before, part, size_bytes),
             Some(before) => crc_fast::checksum_combine(crc, before, part, size_bytes),
         });
     }
