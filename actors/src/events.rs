@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub use self::{
     bell::Bell,
-    store::{first_time, record},
+    store::{first_time, record, record_many},
 };
 
 /// Shards of the outbox. An event's shard follows from its entity, and one relay at a time works on a shard.

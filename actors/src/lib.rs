@@ -1,6 +1,7 @@
 //! Work: the supervision tree, one folder per area, each with its actors and its store. [`start`] starts all of it.
 
 pub mod accounts;
+pub mod alarms;
 mod app;
 mod connections;
 mod cursor;

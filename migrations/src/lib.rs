@@ -20,7 +20,7 @@ macro_rules! files {
 }
 
 /// Name without `.sql`, and text. One line per file, in order.
-const FILES: &[(&str, &str)] = files!["0001_accounts", "0002_events", "0003_downloads_files"];
+const FILES: &[(&str, &str)] = files!["0001_accounts", "0002_events", "0003_downloads_files", "0004_alarms"];
 
 /// Held while a process looks and migrates, so that what it saw is still true when it acts. The migrator's own lock comes
 /// later. Any number does that nobody else uses in this database.

@@ -1,0 +1,57 @@
+//! The kinds of alarms: whose they are. The text is in the table, so it never changes.
+
+use std::fmt;
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal;)*) => {
+        /// Whose an alarm is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Kind {
+            /// Every kind of this version.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name),*];
+
+            /// As it is in the table.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Kind::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A reminder fires. Subject: the reminder.
+    Reminder = "reminder";
+    /// A delivery is tried, or tried again. Subject: the delivery.
+    Delivery = "delivery";
+    /// A digest is sent. Subject: the account.
+    Digest = "digest";
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_text_of_its_own_that_the_table_takes() {
+        let texts: BTreeSet<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(texts.len(), Kind::ALL.len());
+        for text in texts {
+            let fits = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            assert!((1..=32).contains(&text.len()) && text.bytes().all(fits), "{text}");
+        }
+    }
+}
