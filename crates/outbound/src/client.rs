@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use url::Url;
 
 use crate::{
     address::AddressPolicy,
-    connection::Connection,
+    connection::{Connection, Outgoing},
     dial::{Dialer, Reach, SetupError},
     error::Error,
     response::{Body, Response},
@@ -243,7 +244,7 @@ impl Session {
             }
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             headers.extend(ours.iter().map(|(name, value)| (name.clone(), value.clone())));
-            let mut response = self.exchange(&target, headers).await?;
+            let mut response = self.exchange(&target, Outgoing::get(headers)).await?;
             response.redirected = seen.len() > 1;
             response.same_origin = same_origin;
             let Some(location) = self.redirects_to(&response)? else { return Ok(response) };
@@ -259,6 +260,18 @@ impl Session {
             target = next;
             response.body.drain(MAX_DRAINED_BYTES).await;
         }
+    }
+
+    /// One POST over a connection that nothing was sent on before, so that it is never sent twice. A redirect is an
+    /// answer like any other.
+    pub(crate) async fn post(&self, url: Url, given: HeaderMap, body: Bytes) -> Result<Response, Error> {
+        let target = self.judge(url)?;
+        let mut headers = HeaderMap::with_capacity(given.len() + 3);
+        headers.insert(header::USER_AGENT, self.shared.user_agent.clone());
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.extend(given);
+        self.exchange(&target, Outgoing { method: Method::POST, headers, body }).await
     }
 
     fn judge(&self, url: Url) -> Result<Target, Error> {
@@ -287,14 +300,14 @@ impl Session {
         }
     }
 
-    async fn exchange(&self, target: &Target, headers: HeaderMap) -> Result<Response, Error> {
+    async fn exchange(&self, target: &Target, outgoing: Outgoing) -> Result<Response, Error> {
         let origin = Origin::of(target);
         let addresses = self.addresses(target, &origin).await?;
         let uri = uri(target)?;
         let host = host_header(target);
         // A kept connection may have been closed by the server in the meantime, which says nothing about the server.
         while let Some((mut connection, key)) = self.take_idle(&origin, &addresses) {
-            let answer = timeout(self.shared.timeouts.first_byte, connection.get(&uri, &host, headers.clone())).await;
+            let answer = timeout(self.shared.timeouts.first_byte, connection.send(&uri, &host, outgoing.clone())).await;
             match answer {
                 Err(_) => return Err(Error::Timeout("the answer of the server")),
                 Ok(Err(Error::Broken(_))) => {}
@@ -304,7 +317,7 @@ impl Session {
         }
         let (stream, address) = self.shared.dialer.connect(target, &addresses).await?;
         let mut connection = Connection::start(stream).await?;
-        let answer = timeout(self.shared.timeouts.first_byte, connection.get(&uri, &host, headers)).await;
+        let answer = timeout(self.shared.timeouts.first_byte, connection.send(&uri, &host, outgoing)).await;
         let answer = answer.map_err(|_| Error::Timeout("the answer of the server"))??;
         self.response(target, answer, connection, (origin, address))
     }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Uri, header};
-use http_body_util::Empty;
+use http::{HeaderMap, Method, Request, Response, Uri, header};
+use http_body_util::Full;
 use hyper::{
     body::{Body as _, Incoming},
     client::conn::{http1, http2},
@@ -35,8 +35,22 @@ const H2_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 enum Sender {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// What goes out besides where it goes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Outgoing {
+    pub(crate) fn get(headers: HeaderMap) -> Self {
+        Outgoing { method: Method::GET, headers, body: Bytes::new() }
+    }
 }
 
 /// A connection between two exchanges, or during one.
@@ -129,9 +143,11 @@ impl Connection {
         .await
     }
 
-    /// Send a GET and wait for the head of the answer.
-    pub(crate) async fn get(&mut self, uri: &Uri, host: &str, mut headers: HeaderMap) -> Result<Response<Incoming>, Error> {
-        let mut request = Request::new(Empty::new());
+    /// Send a request and wait for the head of the answer.
+    pub(crate) async fn send(&mut self, uri: &Uri, host: &str, outgoing: Outgoing) -> Result<Response<Incoming>, Error> {
+        let Outgoing { method, mut headers, body } = outgoing;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
         let malformed = |_| Error::Protocol("the URL cannot be put into a request".to_owned());
         if self.is_http2() {
             *request.version_mut() = http::Version::HTTP_2;

@@ -11,6 +11,7 @@ mod cluster;
 mod eventually;
 pub mod http;
 pub mod lying;
+pub mod names;
 mod nats_server;
 mod port;
 mod postgres;

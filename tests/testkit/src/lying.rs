@@ -21,7 +21,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// A request head as it came over the wire.
+/// A request as it came over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// `GET`.
@@ -30,6 +30,8 @@ pub struct Request {
     pub target: String,
     /// Names in lower case, in the order of arrival.
     pub headers: Vec<(String, String)>,
+    /// As many bytes as `Content-Length` said; empty without one.
+    pub body: Bytes,
     /// How many requests the server had before this one.
     pub index: usize,
     /// Which connection it came on, counted from 0.
@@ -74,6 +76,9 @@ impl Act {
         Act::Send(Bytes::from(text.replace('\n', "\r\n")))
     }
 }
+
+/// Largest head, and largest body, of a request.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
 
 type Script = dyn Fn(&Request) -> Vec<Act> + Send + Sync;
 
@@ -178,7 +183,7 @@ pub(crate) async fn read_request(stream: &mut TcpStream, rest: &mut Vec<u8>, con
         if let Some(end) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
         }
-        if rest.len() > 1 << 20 || stream.read_buf(rest).await.ok()? == 0 {
+        if rest.len() > MAX_REQUEST_BYTES || stream.read_buf(rest).await.ok()? == 0 {
             return None;
         }
     };
@@ -191,7 +196,15 @@ pub(crate) async fn read_request(stream: &mut TcpStream, rest: &mut Vec<u8>, con
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    Some(Request { method, target, headers, index: 0, connection })
+    let mut request = Request { method, target, headers, body: Bytes::new(), index: 0, connection };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    while rest.len() < length {
+        if length > MAX_REQUEST_BYTES || stream.read_buf(rest).await.ok()? == 0 {
+            return None;
+        }
+    }
+    request.body = rest.drain(..length).collect();
+    Some(request)
 }
 
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -4,6 +4,7 @@
 
 mod client;
 mod lying;
+mod post;
 mod ssrf;
 mod support;
 mod tls;
