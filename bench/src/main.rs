@@ -95,6 +95,8 @@ async fn put(size: u64) -> Result<()> {
     }
     parts.sort_unstable_by_key(|part| part.0);
     bucket.complete_multipart(key, &upload, &parts, size, whole.finalize()).await?;
-    bucket.delete(key).await?;
+    if from("BENCH_KEEP").is_err() {
+        bucket.delete(key).await?;
+    }
     Ok(())
 }
