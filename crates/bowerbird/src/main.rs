@@ -1,5 +1,6 @@
 //! The executable: roles and composition, nothing else.
 
+mod allocator;
 mod arguments;
 mod children;
 mod data_dir;
@@ -21,11 +22,6 @@ use self::{
     arguments::{Arguments, Command},
     failure::Failure,
 };
-
-/// Buffers of megabytes come and go on all threads. The C library's allocator keeps up to a third more of them than are in
-/// use, and the bound on memory is a promise.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long threads that block may take to end after everything has stopped.
 const LAST_THREADS: Duration = Duration::from_secs(2);
@@ -50,6 +46,9 @@ fn run() -> Result<(), Failure> {
     };
     if command == Command::ConfigShow {
         return print(&settings.show()?);
+    }
+    if matches!(command, Command::Up(_) | Command::Gateway | Command::Actors | Command::Store) {
+        allocator::settle();
     }
     telemetry::init(&settings.telemetry).map_err(|error| Failure::Settings(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,7 +1,10 @@
 //! Digests of what passes through: a CRC that can be combined from parts, and SHA-2 over the whole, in order, beside the
 //! transfer.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use bytes::Bytes;
@@ -122,6 +125,9 @@ impl Sums {
         Ok((self.finish(), size_bytes, crc.value()))
     }
 }
+
+/// Where the sums of everything before a part are put for whoever fetches it.
+pub(crate) type Offer = Arc<Mutex<Option<Sums>>>;
 
 /// Sums up parts in order, beside the transfer: a part that waits in memory on a thread that may block, a part that is being
 /// fetched where it arrives, by whom the sums are lent to. Ends when dropped.

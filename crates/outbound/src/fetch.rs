@@ -18,7 +18,7 @@ use url::Url;
 use crate::{
     answer_head::{ContentRange, content_range, is_of_version, retry_after},
     client::Session,
-    digest::{Crc, Sums},
+    digest::{Crc, Offer, Sums},
     engine::Patience,
     error::{Error, ErrorCode},
     memory::Loan,
@@ -152,6 +152,9 @@ impl Open {
     }
 }
 
+/// Sums are taken over in the middle of a part if there is no more of it than this, which takes less than a millisecond.
+const CATCH_UP_BYTES: usize = 1 << 20;
+
 /// A part that is being fetched, with what is there of it.
 pub(crate) struct Job {
     pub(crate) number: u32,
@@ -162,8 +165,9 @@ pub(crate) struct Job {
     pub(crate) buffer: BytesMut,
     pub(crate) loan: Loan,
     pub(crate) crc: Crc,
-    /// The sums of everything before it, if it is the next to be summed up.
-    pub(crate) sums: Option<Sums>,
+    /// The sums of everything before it and of what is there of it, once they were offered and taken.
+    sums: Option<Sums>,
+    offer: Offer,
     /// Tries that brought no byte.
     pub(crate) tries: u32,
 }
@@ -171,7 +175,7 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) fn new(number: u32, first: u64, capacity: usize, loan: Loan) -> Job {
         let buffer = loan.buffer(capacity);
-        Job { number, first, capacity, buffer, loan, crc: Crc::new(), sums: None, tries: 0 }
+        Job { number, first, capacity, buffer, loan, crc: Crc::new(), sums: None, offer: Offer::default(), tries: 0 }
     }
 
     fn position(&self) -> u64 {
@@ -185,11 +189,31 @@ impl Job {
     fn take_in(&mut self, bytes: &Bytes) {
         // While they are in the cache of this core.
         self.crc.update(bytes);
+        if self.sums.is_none() && self.buffer.len() <= CATCH_UP_BYTES {
+            self.sums = self.take_offer();
+            if let Some(sums) = &mut self.sums {
+                sums.update(&self.buffer);
+            }
+        }
         if let Some(sums) = &mut self.sums {
             sums.update(bytes);
         }
         self.buffer.extend_from_slice(bytes);
         self.tries = 0;
+    }
+
+    /// Where the sums of everything before this part can be put while it is fetched.
+    pub(crate) fn offer(&self) -> Offer {
+        Arc::clone(&self.offer)
+    }
+
+    /// The sums that it was offered, and whether all of it is in them.
+    pub(crate) fn take_sums(&mut self) -> Option<(Sums, bool)> {
+        self.sums.take().map(|sums| (sums, true)).or_else(|| self.take_offer().map(|sums| (sums, false)))
+    }
+
+    fn take_offer(&self) -> Option<Sums> {
+        self.offer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

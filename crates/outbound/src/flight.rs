@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::{
     attempt::{Attempt, Ended, Then, capacity, restart, sort_sink_error, try_store},
-    digest::{Hasher, Summed, Sums},
+    digest::{Hasher, Offer, Summed, Sums},
     engine::storage_unavailable,
     fetch::{FetchError, Fetched, Job, Open, Source, fetch_part},
     growth::{Growth, LOOK_EVERY},
@@ -94,6 +94,8 @@ pub(crate) struct Flight<'a> {
     noted_at: Instant,
     hasher: Option<Hasher>,
     next_to_sum: u32,
+    /// Where to put the sums for the parts that are being fetched.
+    offers: BTreeMap<u32, Offer>,
     /// When the last part was summed up.
     in_order_at: Instant,
     /// Whether a connection is idle for want of a buffer.
@@ -134,6 +136,7 @@ impl<'a> Flight<'a> {
             noted_at: Instant::now(),
             hasher: sums.map(Hasher::new),
             next_to_sum: 1,
+            offers: BTreeMap::new(),
             in_order_at: Instant::now(),
             short_of_memory: false,
             received_before: 0,
@@ -181,6 +184,7 @@ impl<'a> Flight<'a> {
         self.looked_at = Instant::now();
         loop {
             self.launch().await?;
+            self.offer_sums();
             if self.fetching.is_empty() && self.storing.is_empty() && self.missing.peek().is_none() {
                 if !self.missing.is_at_the_end() {
                     let detail = "the content does not end within as many parts as the object store takes";
@@ -250,9 +254,7 @@ impl<'a> Flight<'a> {
             let until = if self.cut.total_bytes().is_some() { until } else { None };
             let mut job = Job::new(number, range.start, capacity(range.end - range.start), loan);
             job.buffer = buffer;
-            if number == self.next_to_sum {
-                job.sums = self.hasher.as_mut().and_then(Hasher::lend);
-            }
+            self.offers.insert(number, job.offer());
             self.fetching.spawn(fetch_part(Arc::clone(&self.source), job, open, until, Duration::ZERO));
         }
         Ok(())
@@ -295,9 +297,7 @@ impl<'a> Flight<'a> {
                 }
                 self.keep_open(open);
                 if job.buffer.is_empty() {
-                    if let (Some(hasher), Some(sums)) = (&mut self.hasher, job.sums.take()) {
-                        hasher.give_back(sums);
-                    }
+                    self.take_back_sums(&mut job);
                     self.spare.push((job.loan, job.buffer));
                 } else {
                     let end = job.first + job.buffer.len() as u64;
@@ -329,16 +329,10 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn store(&mut self, job: Job) {
-        let Job { number, buffer, loan, crc, sums, .. } = job;
+    fn store(&mut self, mut job: Job) {
+        let summed = self.take_back_sums(&mut job) || self.hasher.is_none();
+        let Job { number, buffer, loan, crc, .. } = job;
         let (bytes, crc64) = (buffer.freeze(), crc.value());
-        let mut summed = self.hasher.is_none();
-        if let (Some(hasher), Some(sums)) = (&mut self.hasher, sums) {
-            hasher.give_back(sums);
-            summed = true;
-            self.next_to_sum = number + 1;
-            self.in_order_at = Instant::now();
-        }
         let held = Held { bytes: bytes.clone(), loan: Arc::new(loan), stored: false, summed };
         self.held.insert(number, held);
         let (sink, upload_id) = (Arc::clone(&self.attempt.sink), self.plan.upload_id.clone());
@@ -348,6 +342,27 @@ impl<'a> Flight<'a> {
             StoredPart { number, result: stored.map(|etag| PartRecord { number, size_bytes, etag, crc64 }) }
         });
         self.sum_what_is_in_order();
+    }
+
+    /// Let the next part be summed up where it arrives, if everything before it is.
+    fn offer_sums(&mut self) {
+        if let Some(offer) = self.offers.get(&self.next_to_sum)
+            && let Some(sums) = self.hasher.as_mut().and_then(Hasher::lend)
+        {
+            *offer.lock().unwrap_or_else(PoisonError::into_inner) = Some(sums);
+        }
+    }
+
+    /// Take the sums back that this part was offered. True if all of it is in them.
+    fn take_back_sums(&mut self, job: &mut Job) -> bool {
+        self.offers.remove(&job.number);
+        let (Some((sums, whole)), Some(hasher)) = (job.take_sums(), &mut self.hasher) else { return false };
+        hasher.give_back(sums);
+        if whole {
+            self.next_to_sum = job.number + 1;
+            self.in_order_at = Instant::now();
+        }
+        whole
     }
 
     fn sum_what_is_in_order(&mut self) {
