@@ -27,6 +27,15 @@ impl Settings {
                 })?;
             }
         }
+        let urls = [
+            ("gateway.public_url", &self.gateway.public_url),
+            ("storage.endpoint", &self.storage.endpoint),
+            ("storage.public_endpoint", &self.storage.public_endpoint),
+        ];
+        for (name, url) in urls {
+            let names_a_user = url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some());
+            refuse_if(names_a_user, || format!("{name} must hold no user and no password"))?;
+        }
         refuse_if(self.gateway.body_limit.get() < 1024, || "gateway.body_limit must be at least 1KiB".into())?;
         refuse_if(self.gateway.max_connections == 0, || "gateway.max_connections must be at least 1".into())?;
         at_least("gateway.request_timeout", self.gateway.request_timeout.get(), Duration::from_secs(1))?;
@@ -146,6 +155,8 @@ mod tests {
         let cases = [
             ("[gateway]\nlisten = \"127.0.0.1:9000\"", "gateway.listen"),
             ("[gateway]\ncors_origins = [\"*\"]", "gateway.cors_origins"),
+            ("[gateway]\npublic_url = \"https://u:pw@h\"", "gateway.public_url"),
+            ("[storage]\nendpoint = \"http://u@h\"", "storage.endpoint"),
             ("[nats]\nprefix = \"a.b\"", "nats.prefix"),
             ("[nats]\nreplicas = 2", "nats.replicas"),
             ("[nats]\nuser = \"a\"", "nats.password"),

@@ -4,6 +4,7 @@
 //! as a whole before anything starts; a start is refused with a sentence that names the key.
 
 mod check;
+mod layers;
 mod section;
 mod value;
 
@@ -14,17 +15,19 @@ use std::{
 
 use figment::{
     Figment,
-    providers::{Env, Format, Toml},
+    providers::{Format, Toml},
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use self::layers::Layers;
 
 pub use self::{
     section::{
         Accounts, Auth, Cache, CacheKind, Database, DigestKind, Downloads, Files, Gateway, Leases, LogFormat, Nats, Outbound,
         Shutdown, Smtp, Storage, StorageKind, Telemetry, Uploads,
     },
-    value::{Secret, Size, Span},
+    value::{Secret, ServerUrl, Size, Span},
 };
 
 /// The documented defaults, as they are compiled in.
@@ -73,30 +76,35 @@ pub enum Error {
 impl Settings {
     /// Load from the defaults, then `file` (or `./bowerbird.toml` if it is there), then the environment, and check.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
-        let mut figment = Figment::from(Toml::string(DEFAULTS));
         #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
-        let named = std::env::var("BOWERBIRD_CONFIG").ok().filter(|path| !path.is_empty()).map(PathBuf::from);
-        match file.or(named.as_deref()) {
+        let (named, environment) =
+            (std::env::var("BOWERBIRD_CONFIG").ok().filter(|path| !path.is_empty()).map(PathBuf::from), std::env::vars_os());
+        let file = match file.or(named.as_deref()) {
             Some(path) if !path.is_file() => return Err(Error::MissingFile(path.to_owned())),
-            Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None if Path::new("bowerbird.toml").is_file() => figment = figment.merge(Toml::file_exact("bowerbird.toml")),
-            None => {}
-        }
-        Self::extract(&figment.merge(Env::prefixed(ENVIRONMENT_PREFIX).split("__")))
+            Some(path) => Some(path.to_owned()),
+            None => Some(PathBuf::from("bowerbird.toml")).filter(|path| path.is_file()),
+        };
+        Self::from_layers(&Layers::read(file, environment)?)
+    }
+
+    fn from_layers(layers: &Layers) -> Result<Self, Error> {
+        let settings: Settings = layers.merged().extract().map_err(|error| Error::Invalid(layers.explain(error)))?;
+        settings.check().map_err(|error| match error {
+            Error::Conflict(sentence) => Error::Conflict(layers.with_places(sentence)),
+            error => error,
+        })?;
+        Ok(settings)
     }
 
     /// The defaults alone, for tests and for documentation.
     pub fn defaults() -> Result<Self, Error> {
-        Self::extract(&Figment::from(Toml::string(DEFAULTS)))
+        Self::with_overrides("")
     }
 
     /// The defaults with `overrides` (TOML) merged over them, checked. No file, no environment.
     pub fn with_overrides(overrides: &str) -> Result<Self, Error> {
-        Self::extract(&Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(overrides)))
-    }
-
-    fn extract(figment: &Figment) -> Result<Self, Error> {
-        let settings: Settings = figment.extract().map_err(|error| Error::Invalid(explain(error)))?;
+        let figment = Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(overrides));
+        let settings: Settings = figment.extract().map_err(|error| Error::Invalid(Layers::default().explain(error)))?;
         settings.check()?;
         Ok(settings)
     }
@@ -125,19 +133,6 @@ impl Settings {
     }
 }
 
-/// One sentence per fault, each with the key and where it was set.
-fn explain(error: figment::Error) -> String {
-    error
-        .into_iter()
-        .map(|fault| {
-            let key = fault.path.join(".");
-            let place = fault.metadata.as_ref().map_or_else(String::new, |metadata| format!(" (set in {})", metadata.name));
-            if key.is_empty() { format!("{}{place}", fault.kind) } else { format!("{key}: {}{place}", fault.kind) }
-        })
-        .collect::<Vec<_>>()
-        .join("; ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,8 +155,7 @@ mod tests {
     #[test]
     fn a_wrong_value_names_its_key() {
         let error = Settings::with_overrides("[leases]\nduration = \"soon\"").unwrap_err().to_string();
-        assert!(error.contains("leases.duration"), "{error}");
-        assert!(error.contains("soon"), "{error}");
+        assert!(error.contains("leases.duration must be a duration"), "{error}");
     }
 
     #[test]

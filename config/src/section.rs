@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::value::{Secret, Size, Span};
+use crate::value::{Secret, ServerUrl, Size, Span};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +36,8 @@ pub struct Database {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nats {
-    pub url: Option<String>,
+    /// May hold a user and a password.
+    pub url: Option<ServerUrl>,
     pub user: Option<String>,
     pub password: Option<Secret>,
     pub credentials_file: Option<PathBuf>,

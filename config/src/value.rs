@@ -114,10 +114,57 @@ fn format_size(bytes: u64) -> String {
     bytes.to_string()
 }
 
+/// What a refused secret says. It names no value.
+pub(crate) const TEXT_WANTED: &str = "a text in quotes is wanted";
+
+/// Reads a text, and refuses anything else without repeating it, as it may be a secret.
+struct Unspoken;
+
+impl de::Visitor<'_> for Unspoken {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<String, E> {
+        Err(E::custom(TEXT_WANTED))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<String, E> {
+        Err(E::custom(TEXT_WANTED))
+    }
+
+    fn visit_i128<E: de::Error>(self, _: i128) -> Result<String, E> {
+        Err(E::custom(TEXT_WANTED))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<String, E> {
+        Err(E::custom(TEXT_WANTED))
+    }
+
+    fn visit_u128<E: de::Error>(self, _: u128) -> Result<String, E> {
+        Err(E::custom(TEXT_WANTED))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<String, E> {
+        Err(E::custom(TEXT_WANTED))
+    }
+}
+
 /// A string that does not print itself.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Unspoken).map(Secret)
+    }
+}
 
 impl Secret {
     /// Wrap a secret that was read from somewhere else than the settings.
@@ -143,6 +190,44 @@ impl Serialize for Secret {
     }
 }
 
+/// Where a server is, perhaps with a user and a password: `nats://user:password@host:4222`. Prints itself without them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerUrl(String);
+
+impl ServerUrl {
+    /// All of it. The name is long so that a reader sees where it leaves its shell.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// A password may hold anything, so everything up to the last `@` is taken for one.
+    fn shown(&self) -> String {
+        match (self.0.rsplit_once('@'), self.0.split_once("://")) {
+            (Some((_, host)), Some((scheme, _))) => format!("{scheme}://[hidden]@{host}"),
+            (Some((_, host)), None) => format!("[hidden]@{host}"),
+            (None, _) => self.0.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Serialize for ServerUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown())
+    }
+}
+
+impl<'de> Deserialize<'de> for ServerUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Unspoken).map(ServerUrl)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,5 +247,17 @@ mod tests {
     fn a_secret_never_prints_itself() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?}"), "[hidden]");
+    }
+
+    #[test]
+    fn a_url_never_prints_who_logs_in() {
+        for (url, shown) in [
+            ("nats://h:4222", "nats://h:4222"),
+            ("nats://u:pw@h:4222", "nats://[hidden]@h:4222"),
+            ("u:pw@h", "[hidden]@h"),
+            ("nats://u:p/w@x,y@h1,nats://u:pw@h2", "nats://[hidden]@h2"),
+        ] {
+            assert_eq!(format!("{:?}", ServerUrl(url.into())), shown);
+        }
     }
 }
