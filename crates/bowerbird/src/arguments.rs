@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, help};
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -26,7 +26,7 @@ usage: bowerbird [--config FILE] <command> [options]
 
   --config FILE   settings file (default: ./bowerbird.toml if it is there); then BOWERBIRD__SECTION__KEY
   --version       print the version
-  --help          print this
+  --help          print this; after a command, what that command does and which settings it uses
 
 exit codes: 0 done, 64 wrong command line or settings, 69 something needed is not available, 70 gave up, 130 interrupted twice
 ";
@@ -43,14 +43,17 @@ pub(crate) struct Arguments {
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    Help,
+    /// Print this.
+    Help(&'static str),
     Version,
     Up(UpOptions),
     Gateway,
     Actors,
     Store,
     Migrate,
-    AdminCreate { name: String },
+    AdminCreate {
+        name: String,
+    },
     ConfigShow,
 }
 
@@ -71,7 +74,15 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
             return Err(refuse("no command is given"));
         };
         match word.as_str() {
-            "--help" | "-h" | "help" => break Command::Help,
+            "--help" | "-h" => break Command::Help(HELP),
+            "help" => break Command::Help(words.page(None)),
+            command if words.ask_for_help() => {
+                let page = words.page(Some(command));
+                if page == HELP && !HELP.contains(&format!("\n  {command} ")) {
+                    return Err(refuse(&format!("`{command}` is not a command")));
+                }
+                break Command::Help(page);
+            }
             "--version" | "-V" | "version" => break Command::Version,
             "--config" => config = Some(PathBuf::from(words.value("--config")?)),
             "up" => break Command::Up(up(&mut words, &mut config)?),
@@ -133,6 +144,18 @@ impl Words {
         word.into_string().map(Some).map_err(|word| refuse(&format!("{} is not UTF-8", word.display())))
     }
 
+    /// Whether `--help` is among what is left.
+    fn ask_for_help(&self) -> bool {
+        self.rest.as_slice().iter().any(|word| word == "--help" || word == "-h")
+    }
+
+    /// The page of a command that is followed by what is left; the overview if it has none of its own.
+    fn page(&self, command: Option<&str>) -> &'static str {
+        let rest = self.rest.as_slice().iter().filter_map(|word| word.to_str());
+        let words: Vec<&str> = command.into_iter().chain(rest).collect();
+        help::page(&words).unwrap_or(HELP)
+    }
+
     fn value(&mut self, option: &str) -> Result<String, Failure> {
         self.next()?.ok_or_else(|| refuse(&format!("{option} needs a value")))
     }
@@ -190,10 +213,24 @@ mod tests {
             ("store", Command::Store),
             ("migrate", Command::Migrate),
             ("--version", Command::Version),
-            ("--help", Command::Help),
+            ("--help", Command::Help(HELP)),
         ] {
             assert_eq!(parsed(line).unwrap().command, command, "{line}");
         }
+    }
+
+    #[test]
+    fn each_command_says_what_it_does() {
+        for command in ["up", "gateway", "actors", "store", "migrate", "admin create", "config show"] {
+            for line in [format!("{command} --help"), format!("{command} -h"), format!("help {command}")] {
+                let Command::Help(page) = parsed(&line).unwrap().command else { panic!("{line}") };
+                assert!(page.starts_with(&format!("usage: bowerbird {command}")), "{line}: {page}");
+            }
+        }
+        assert_eq!(parsed("admin --help").unwrap().command, parsed("admin create --name ada --help").unwrap().command);
+        assert_eq!(parsed("help").unwrap().command, Command::Help(HELP));
+        assert!(parsed("fly --help").is_err());
+        assert_eq!(parsed("--config a.toml --help").unwrap().command, Command::Help(HELP));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod arguments;
 mod children;
 mod data_dir;
 mod failure;
+mod help;
 mod listeners;
 mod process;
 mod role;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let Arguments { config, command } = arguments::parse(std::env::args_os().skip(1))?;
     let settings = match command {
-        Command::Help => return print(arguments::HELP),
+        Command::Help(page) => return print(page),
         Command::Version => return print(concat!("bowerbird ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => Settings::load(config.as_deref())?,
     };
@@ -64,7 +65,7 @@ fn run() -> Result<(), Failure> {
             Command::Migrate => role::migrate::run(&settings).await,
             Command::AdminCreate { name } => role::admin::create(&settings, &name).await,
             // Done already.
-            Command::Help | Command::Version | Command::ConfigShow => Ok(()),
+            Command::Help(_) | Command::Version | Command::ConfigShow => Ok(()),
         }
     });
     runtime.shutdown_timeout(LAST_THREADS);

@@ -200,6 +200,16 @@ pub(crate) async fn connect_database(settings: &Settings, url: &str, patience: D
     }
 }
 
+/// `database.url`, which every role but `up` needs that works with the database.
+pub(crate) fn database_url(settings: &Settings) -> Result<String, Failure> {
+    settings.database.url.as_ref().map(|url| url.expose().to_owned()).ok_or_else(|| missing("database.url"))
+}
+
+/// `nats.url`, which every role but `up` needs that is on the bus.
+pub(crate) fn nats_url(settings: &Settings) -> Result<String, Failure> {
+    settings.nats.url.as_ref().map(|url| url.expose().to_owned()).ok_or_else(|| missing("nats.url"))
+}
+
 /// Bring the database up to date.
 pub(crate) async fn migrate(pool: &PgPool) -> Result<bowerbird_migrations::Outcome, Failure> {
     bowerbird_migrations::migrate(pool).await.map_err(|error| Failure::Unavailable(error.to_string()))
@@ -212,7 +222,7 @@ pub(crate) async fn connect_bus(settings: &Settings, name: &str, own: Option<(St
         (url, Some((user, password)))
     } else {
         let password = nats.password.as_ref().map(|password| password.expose().to_owned());
-        (nats.url.clone().ok_or_else(|| missing("nats.url"))?, nats.user.clone().zip(password))
+        (nats_url(settings)?, nats.user.clone().zip(password))
     };
     let options = Options {
         url,

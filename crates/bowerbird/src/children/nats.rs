@@ -38,10 +38,8 @@ pub(crate) struct NatsServer {
 }
 
 impl NatsServer {
-    /// Find the program, settle its port, write its configuration.
-    pub(crate) async fn prepare(data_dir: &DataDir, credentials: &mut Credentials) -> Result<Self, Failure> {
-        program::require_setpriv()?;
-        let program = find().await?;
+    /// Settle the port of this program's server, write its configuration.
+    pub(crate) async fn prepare(program: PathBuf, data_dir: &DataDir, credentials: &mut Credentials) -> Result<Self, Failure> {
         let folder = data_dir.folder("nats")?;
         if !leftover::end("nats-server", &folder, Signal::TERM, LEFTOVER_PATIENCE).await {
             return Err(Failure::Unavailable(format!(
@@ -116,7 +114,9 @@ fn configuration(folder: &Path, credentials: &Credentials) -> String {
     )
 }
 
-async fn find() -> Result<PathBuf, Failure> {
+/// The nats-server of this machine. Writes nothing.
+pub(crate) async fn find() -> Result<PathBuf, Failure> {
+    program::require_setpriv()?;
     let mut found = Vec::new();
     for candidate in program::candidates("nats-server").await {
         match program::version(&candidate).await {

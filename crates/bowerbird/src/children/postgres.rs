@@ -52,10 +52,17 @@ pub(crate) struct Cluster {
     url: String,
 }
 
-impl Cluster {
-    /// Find the programs, check that the server can reach its folder, and make the cluster if it is not there.
-    pub(crate) async fn prepare(data_dir: &DataDir, credentials: &Credentials) -> Result<Self, Failure> {
+/// What of PostgreSQL this machine has for a data directory, and whether its server could work there.
+pub(crate) struct Installed {
+    programs: PathBuf,
+    user: Option<User>,
+}
+
+impl Installed {
+    /// Look, and write nothing: a start that is refused here leaves nothing behind.
+    pub(crate) async fn look(data_dir: &Path) -> Result<Self, Failure> {
         program::require_setpriv()?;
+        let data_dir = resolved(data_dir);
         let folder = data_dir.join("postgres");
         let socket = folder.join("run").join(SOCKET_NAME);
         if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
@@ -66,12 +73,30 @@ impl Cluster {
                 socket.as_os_str().len()
             )));
         }
-        data_dir.folder("postgres")?;
         let user = server_user()?;
         if let Some(user) = user {
             reachable(&folder, user).await?;
         }
-        let programs = programs(&folder.join("cluster")).await?;
+        Ok(Installed { programs: programs(&folder.join("cluster")).await?, user })
+    }
+}
+
+/// The absolute path that a folder has or will have: what is there of it, without links, and the rest as it is written.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for there in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (there.canonicalize(), path.strip_prefix(there)) {
+            return real.join(rest);
+        }
+    }
+    path
+}
+
+impl Cluster {
+    /// Make the cluster if it is not there.
+    pub(crate) async fn prepare(installed: Installed, data_dir: &DataDir, credentials: &Credentials) -> Result<Self, Failure> {
+        let Installed { programs, user } = installed;
+        let folder = data_dir.folder("postgres")?;
         let cluster = Cluster { programs, user, url: url(&folder, &credentials.postgres_password, "bowerbird"), folder };
         let gone = leftover::end("postgres", &cluster.data(), Signal::INT, LEFTOVER_PATIENCE).await;
         if !gone {
@@ -236,11 +261,12 @@ fn server_user() -> Result<Option<User>, Failure> {
     })
 }
 
-/// Refuse a folder that the server's user cannot enter, naming the first closed folder on the way.
+/// Refuse a folder that the server's user cannot enter, naming the first closed folder on the way. What is not there yet
+/// will be made passable.
 async fn reachable(folder: &Path, user: User) -> Result<(), Failure> {
     let mut way: Vec<&Path> = folder.ancestors().collect();
     way.reverse();
-    for step in way {
+    for step in way.into_iter().take_while(|step| step.is_dir()) {
         let mut test = program::command(Path::new("/usr/bin/test"), Some(user), WhenOrphaned::Kill);
         test.arg("-x").arg(step).current_dir("/");
         if program::errand(test).await.is_err() {

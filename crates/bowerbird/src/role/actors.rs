@@ -13,7 +13,8 @@ use crate::{
     failure::{Failure, chain},
     listeners,
     process::{
-        PATIENCE, Process, connect_bucket, connect_bus, connect_database, generated, master_key, migrate, missing, storage_keys,
+        PATIENCE, Process, connect_bucket, connect_bus, connect_database, database_url, generated, master_key, migrate, nats_url,
+        storage_keys,
     },
 };
 
@@ -32,6 +33,11 @@ pub(crate) struct Connected {
 
 /// Work until a signal, or until a part of the tree gives up.
 pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
+    // What is missing is said before what is taken.
+    let url = database_url(&settings)?;
+    nats_url(&settings)?;
+    let master_key = master_key(&settings)?;
+    let keys = storage_keys(&settings, generated(&settings.data_dir).as_ref())?;
     let operations = listeners::bind("gateway.operations_listen", settings.gateway.operations_listen).await?;
     settings.gateway.operations_listen = listeners::address(&operations, settings.gateway.operations_listen);
     settings.fill_in_addresses();
@@ -39,12 +45,9 @@ pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
     let settings = process.settings.clone();
     bowerbird_gateway::serve_operations(process.operations(), operations);
     let grace = settings.shutdown.grace.get();
-    let url = settings.database.url.as_ref().ok_or_else(|| missing("database.url"))?;
-    let master_key = master_key(&settings)?;
-    let keys = storage_keys(&settings, generated(&settings.data_dir).as_ref())?;
 
     let connecting = async {
-        let pool = connect_database(&settings, url.expose(), PATIENCE).await?;
+        let pool = connect_database(&settings, &url, PATIENCE).await?;
         migrate(&pool).await?;
         let bus = connect_bus(&settings, "bowerbird actors", None).await?;
         let bucket = connect_bucket(&process, &keys).await?;

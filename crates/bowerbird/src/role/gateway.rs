@@ -6,11 +6,14 @@ use bowerbird_gateway::Parts;
 use crate::{
     failure::{Failure, chain},
     listeners,
-    process::{Process, connect_bus, object_client},
+    process::{Process, connect_bus, nats_url, object_client},
 };
 
 /// Serve until a signal.
 pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
+    // What is missing is said before what is taken.
+    nats_url(&settings)?;
+    let object_client = object_client(&settings)?;
     let api = listeners::bind("gateway.listen", settings.gateway.listen).await?;
     let operations = listeners::bind("gateway.operations_listen", settings.gateway.operations_listen).await?;
     settings.gateway.listen = listeners::address(&api, settings.gateway.listen);
@@ -28,7 +31,7 @@ pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
         shutdown: process.shutdown.clone(),
         tasks: process.tasks.clone(),
         ids: process.ids,
-        object_client: object_client(&process.settings)?,
+        object_client,
     };
     let running = bowerbird_gateway::serve(parts, api, operations).await.map_err(|error| Failure::Unavailable(chain(&error)))?;
     process.started();

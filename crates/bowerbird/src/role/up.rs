@@ -3,6 +3,8 @@
 //! Start: data directory and addresses, own servers, database, bus, object store, actors, REST. Stop: the other way round. What
 //! outlives the process is the data directory.
 
+use std::path::PathBuf;
+
 use bowerbird_config::{Settings, StorageKind};
 use bowerbird_gateway::Parts as GatewayParts;
 use bowerbird_nats::{bus::Bus, id::NodeId};
@@ -15,11 +17,18 @@ use zeroize::Zeroizing;
 
 use crate::{
     arguments::UpOptions,
-    children::{Guardian, Keeper, nats, nats::NatsServer, postgres::Cluster},
+    children::{
+        Guardian, Keeper, nats,
+        nats::NatsServer,
+        postgres::{Cluster, Installed},
+    },
     data_dir::{Credentials, DataDir},
     failure::{Failure, chain},
     listeners,
-    process::{PATIENCE, Process, connect_bucket, connect_bus, connect_database, http_url, migrate, object_client, storage_keys},
+    process::{
+        PATIENCE, Process, connect_bucket, connect_bus, connect_database, database_url, http_url, migrate, object_client,
+        storage_keys,
+    },
     role::{
         actors::{self, Connected, own_listeners, until_stopped},
         store,
@@ -32,6 +41,12 @@ struct Listeners {
     operations: TcpListener,
     /// The embedded object store's, if there is one.
     store: Option<TcpListener>,
+}
+
+/// The programs of our own servers, found before anything is written.
+struct Programs {
+    nats: Option<PathBuf>,
+    postgres: Option<Installed>,
 }
 
 /// Our own servers. Stopped last.
@@ -55,6 +70,7 @@ struct Started {
 /// Run until a signal, or until something gives up.
 pub(crate) async fn run(mut settings: Settings, options: UpOptions) -> Result<(), Failure> {
     apply(&mut settings, options)?;
+    let programs = Programs::find(&settings).await?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let listeners = bind(&mut settings).await?;
     settings.fill_in_addresses();
@@ -72,7 +88,7 @@ pub(crate) async fn run(mut settings: Settings, options: UpOptions) -> Result<()
     let (mut servers, mut started) = (Servers::default(), Started::default());
     let running = async {
         let starting = async {
-            let url = servers.start(&process, &data_dir, &mut credentials, &keeper, &gave_up).await?;
+            let url = servers.start(&process, programs, &data_dir, &mut credentials, &keeper, &gave_up).await?;
             let starting = started.start(&process, &data_dir, &credentials, master_key, &url, listeners);
             Box::pin(starting).await?;
             process.ready().await
@@ -156,22 +172,37 @@ async fn bind(settings: &mut Settings) -> Result<Listeners, Failure> {
 /// How often our own NATS server is started on another port, while others take it first.
 const NATS_TRIES: u32 = 4;
 
+impl Programs {
+    /// Those that the settings need. A start that is refused here has left nothing behind.
+    async fn find(settings: &Settings) -> Result<Self, Failure> {
+        let nats = match &settings.nats.url {
+            Some(_) => None,
+            None => Some(nats::find().await?),
+        };
+        let postgres = match &settings.database.url {
+            Some(_) => None,
+            None => Some(Installed::look(&settings.data_dir).await?),
+        };
+        Ok(Programs { nats, postgres })
+    }
+}
+
 impl Servers {
-    /// Start those that the settings do not name, both at once. Answers the URL of the database.
+    /// Start those that the settings do not name. Answers the URL of the database.
     async fn start(
         &mut self,
         process: &Process,
+        programs: Programs,
         data_dir: &DataDir,
         credentials: &mut Credentials,
         keeper: &Keeper,
         gave_up: &mpsc::Sender<Failure>,
     ) -> Result<String, Failure> {
-        let settings = &process.settings;
-        if settings.nats.url.is_none() {
+        if let Some(program) = programs.nats {
             let mut tries = 0;
             self.nats = loop {
                 tries += 1;
-                let server = NatsServer::prepare(data_dir, credentials).await?;
+                let server = NatsServer::prepare(program.clone(), data_dir, credentials).await?;
                 let gave_up = gave_up.clone();
                 let told = move |failure| drop(gave_up.try_send(failure));
                 match server.start(keeper.clone(), &process.tasks, told).await {
@@ -182,10 +213,8 @@ impl Servers {
                 }
             };
         }
-        if let Some(url) = &settings.database.url {
-            return Ok(url.expose().to_owned());
-        }
-        let cluster = Cluster::prepare(data_dir, credentials).await?;
+        let Some(installed) = programs.postgres else { return database_url(&process.settings) };
+        let cluster = Cluster::prepare(installed, data_dir, credentials).await?;
         let gave_up = gave_up.clone();
         let told = move |failure| drop(gave_up.try_send(failure));
         let (guardian, url) = cluster.start(keeper.clone(), &process.tasks, told).await?;
