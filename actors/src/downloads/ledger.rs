@@ -10,6 +10,7 @@ use bowerbird_outbound::{Ledger, LedgerError, PartRecord, PlanRecord, Progress, 
 use futures_util::FutureExt as _;
 use sqlx::PgPool;
 use tokio::sync::watch;
+use tracing::info;
 
 use super::{
     row::{Part, Row},
@@ -131,6 +132,7 @@ impl Ledger for PostgresLedger {
     }
 
     fn restart(&self, reason: RestartReason) -> LedgerAnswer<'_> {
+        info!(download = %self.id, "what is stored is of no use, the download begins anew: {reason}");
         async move { self.begin_anew(reason == RestartReason::SourceChanged).await.map_err(sorted) }.boxed()
     }
 

@@ -168,7 +168,7 @@ async fn find_stored(worker: &Worker, row: &Row, parts: Vec<Part>, ledger: &Shar
     if !found.is_empty() {
         ledger.record(&found).await?;
     }
-    info!(download = %row.id, parts = kept.len() + found.len(), "going on from what is stored");
+    info!(download = %row.id, parts = kept.len() + found.len(), "an earlier try left parts; whether it goes on from them is for the source to say");
     Ok(Some(Resume { plan, parts: kept.iter().chain(&found).map(to_record).collect() }))
 }
 

@@ -47,6 +47,8 @@ pub(crate) enum Then {
     Again,
     /// Again, without asking for ranges.
     AgainWhole,
+    /// Again, and if that makes no difference, this is why it failed.
+    AgainOr(TransferError),
     Fail(TransferError),
 }
 
@@ -277,7 +279,7 @@ impl<'a> Attempt<'a> {
         if let Some(expected) = expected
             && !summed.fits(expected)
         {
-            return Err(Ended::Restart { reason: RestartReason::ChecksumMismatch, upload_id: None, then: Then::Again });
+            return Err(mismatch(&summed, expected, None));
         }
         let put = || self.sink.put_whole(facts.content_type.as_deref(), body.clone(), crc64);
         let stored = self.unless_canceled(self.try_store(put)).await??;
@@ -308,11 +310,10 @@ impl<'a> Attempt<'a> {
         let size_bytes: u64 = parts.iter().map(|part| part.size_bytes).sum();
         let crc64 = combined_crc(&parts);
         self.check_size(Some(size_bytes))?;
-        let mismatch = |upload_id| Ended::Restart { reason: RestartReason::ChecksumMismatch, upload_id, then: Then::Again };
         if let (Some(summed), Some(expected)) = (&summed, expected)
             && !summed.fits(expected)
         {
-            return Err(mismatch(Some(plan.upload_id.clone())));
+            return Err(mismatch(summed, expected, Some(plan.upload_id.clone())));
         }
         let stored = self.complete(plan, &parts, size_bytes, crc64).await?;
         let summed = match (summed, self.sums(expected)) {
@@ -322,7 +323,10 @@ impl<'a> Attempt<'a> {
                 let (summed, read_bytes, read_crc64) = self.unless_canceled(self.read_back(sums)).await??;
                 if expected.is_some_and(|expected| !summed.fits(expected)) || (read_bytes, read_crc64) != (size_bytes, crc64) {
                     self.unless_canceled(self.try_store(|| self.sink.discard())).await??;
-                    return Err(mismatch(None));
+                    return Err(match expected {
+                        Some(expected) if !summed.fits(expected) => mismatch(&summed, expected, None),
+                        _ => not_what_was_sent(),
+                    });
                 }
                 summed
             }
@@ -401,6 +405,22 @@ fn verified(expected: Option<&Checksum>, end_is_marked: bool) -> Verified {
         (None, true) => Verified::Length,
         (None, false) => Verified::Nothing,
     }
+}
+
+/// The content is not what its digest says. The one that it has is told, for whoever has to find out which of the two is wrong.
+fn mismatch(summed: &Summed, expected: &Checksum, upload_id: Option<String>) -> Ended {
+    let detail = match summed.instead_of(expected) {
+        Some(found) => format!("the content is not what its digest says: it has {found}"),
+        None => "the content is not what its digest says".to_owned(),
+    };
+    let error = failed(ErrorCode::ChecksumMismatch, detail, false);
+    Ended::Restart { reason: RestartReason::ChecksumMismatch, upload_id, then: Then::AgainOr(error) }
+}
+
+/// What the store gave back is not what it took.
+fn not_what_was_sent() -> Ended {
+    let error = failed(ErrorCode::ChecksumMismatch, "the object store gave back other bytes than it was given", false);
+    Ended::Restart { reason: RestartReason::ChecksumMismatch, upload_id: None, then: Then::AgainOr(error) }
 }
 
 pub(crate) fn capacity(bytes: u64) -> usize {

@@ -64,6 +64,18 @@ impl Summed {
     }
 }
 
+impl Summed {
+    /// The sum that was found instead of this one: `sha256 0123…`, in hexadecimal.
+    pub(crate) fn instead_of(&self, expected: &Checksum) -> Option<String> {
+        let (name, sum) = match expected {
+            Checksum::Sha256(_) => ("sha256", self.sha256.as_ref().map(<[u8; 32]>::as_slice)),
+            Checksum::Sha512(_) => ("sha512", self.sha512.as_ref().map(<[u8; 64]>::as_slice)),
+        };
+        let digits = sum?.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16));
+        Some(format!("{name} {}", digits.collect::<String>()))
+    }
+}
+
 impl Sums {
     /// The sums that are needed; `None` if none is.
     pub(crate) fn wanted(sha256: bool, expected: Option<&Checksum>) -> Option<Sums> {
@@ -222,6 +234,13 @@ mod tests {
         assert_eq!(combined_crc(&parts), crc(&bytes));
         assert_eq!(combined_crc(&[]), crc(b""));
         assert_eq!(crc(b"123456789"), 0xae8b_1486_0a79_9888, "the check value of CRC-64/NVME");
+    }
+
+    #[test]
+    fn the_sum_that_was_found_is_told_in_hexadecimal() {
+        let summed = Summed { sha256: Some([0xa7; 32]), sha512: None };
+        assert_eq!(summed.instead_of(&Checksum::Sha256([0; 32])), Some(format!("sha256 {}", "a7".repeat(32))));
+        assert_eq!(summed.instead_of(&Checksum::Sha512([0; 64])), None);
     }
 
     #[tokio::test]

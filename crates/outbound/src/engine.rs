@@ -93,7 +93,7 @@ impl Engine {
                 }
                 Err(Ended::Restart { reason, upload_id, then }) => (reason, upload_id, then),
             };
-            debug!(?reason, "a transfer starts from zero");
+            debug!(%reason, "a transfer starts from zero");
             // The ledger first: it knows whether the upload is still ours to abort.
             let noted = cancel.run_until_cancelled(ledger.restart(reason)).await.ok_or(Stopped::Canceled)?;
             match noted {
@@ -113,8 +113,13 @@ impl Engine {
                 }
             }
             transfer.resume = None;
+            let mut again_or = None;
             let mut failure = match then {
                 Then::Again => None,
+                Then::AgainOr(error) => {
+                    again_or = Some(error);
+                    None
+                }
                 Then::AgainWhole => {
                     whole = true;
                     None
@@ -133,7 +138,7 @@ impl Engine {
                     mismatches += 1;
                     whole = true;
                     if mismatches > 1 {
-                        failure = Some(failed(ErrorCode::ChecksumMismatch, "the content is not what its digest says", false));
+                        failure = again_or;
                     }
                 }
                 RestartReason::UploadLost => {

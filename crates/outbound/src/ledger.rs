@@ -60,6 +60,17 @@ pub enum RestartReason {
     UploadLost,
 }
 
+impl std::fmt::Display for RestartReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            RestartReason::SourceChanged => "the source has another version now",
+            RestartReason::NotResumable => "the source gave nothing to go on with safely, or does not send ranges",
+            RestartReason::ChecksumMismatch => "the content is not what its digest says",
+            RestartReason::UploadLost => "the object store has lost the upload",
+        })
+    }
+}
+
 /// How far a transfer is. Not durable, told about twice a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {

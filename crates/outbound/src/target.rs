@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use url::{Host, Url};
+use url::{Host, ParseError, Url};
 
 use crate::address::{AddressPolicy, Refusal};
 
@@ -21,8 +21,8 @@ pub enum Error {
     /// Longer than [`MAX_URL_BYTES`].
     #[error("the URL is longer than {MAX_URL_BYTES} characters")]
     TooLong,
-    /// Neither `http` nor `https`.
-    #[error("only http and https can be fetched")]
+    /// Neither `http` nor `https`, or nothing that says which.
+    #[error("must begin with http:// or https://")]
     Scheme,
     /// `user:password@` in front of the host.
     #[error("user name and password do not belong in the URL; give an Authorization header instead")]
@@ -66,7 +66,10 @@ impl Target {
         if text.len() > MAX_URL_BYTES {
             return Err(Error::TooLong);
         }
-        let url = Url::parse(text).map_err(|error| Error::Malformed(error.to_string()))?;
+        let url = Url::parse(text).map_err(|error| match error {
+            ParseError::RelativeUrlWithoutBase => Error::Scheme,
+            error => Error::Malformed(error.to_string()),
+        })?;
         Target::judge(url, policy)
     }
 

@@ -76,6 +76,8 @@ async fn a_digest_that_fits_verifies_and_one_that_does_not_fails_after_one_more_
         wrong.checksum = Some(Checksum::Sha512([7; 64]));
         let error = failure(bench.run(wrong).await);
         assert_eq!((error.code, error.retryable), (ErrorCode::ChecksumMismatch, false));
+        let found = error.detail.split_once("it has sha512 ").map(|(_, digits)| digits.len());
+        assert_eq!(found, Some(128), "{}", error.detail);
         assert_eq!(bench.ledger.restarts(), [RestartReason::ChecksumMismatch; 2]);
         assert_eq!((bench.sink.object(), bench.sink.open_uploads()), (None, 0), "nothing becomes visible and nothing is left");
     }

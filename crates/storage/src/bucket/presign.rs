@@ -62,7 +62,7 @@ pub struct PresignedLink {
     pub method: String,
     /// Headers that the request must carry exactly so, beside `host`.
     pub headers: Vec<(String, String)>,
-    /// Until when, in UTC.
+    /// Until when, in UTC, to the second as it is signed.
     pub expires_at: OffsetDateTime,
 }
 
@@ -85,6 +85,7 @@ impl Bucket {
         get: &PresignGet,
         audience: Audience,
     ) -> Result<PresignedLink, Error> {
+        let signed_at = self.signing_time();
         let request = self
             .signer(audience)
             .get_object()
@@ -92,10 +93,10 @@ impl Bucket {
             .key(key)
             .response_content_disposition(disposition(get.disposition, get.file_name.as_deref()))
             .set_response_content_type(get.content_type.clone())
-            .presigned(self.lifetime(expires_in)?)
+            .presigned(lifetime(signed_at, expires_in)?)
             .await
             .map_err(|error| Error::of("sign a link", error))?;
-        self.link(&request, expires_in)
+        link(&request, signed_at + expires_in)
     }
 
     /// A link to write one object, once.
@@ -106,6 +107,7 @@ impl Bucket {
         put: &PresignPut,
         audience: Audience,
     ) -> Result<PresignedLink, Error> {
+        let signed_at = self.signing_time();
         let request = self
             .signer(audience)
             .put_object()
@@ -115,10 +117,10 @@ impl Bucket {
             .set_content_type(put.content_type.clone())
             .set_checksum_sha256(put.sha256.map(|sha256| STANDARD.encode(sha256)))
             .set_if_none_match(put.if_none_match.then(|| "*".to_owned()))
-            .presigned(self.lifetime(expires_in)?)
+            .presigned(lifetime(signed_at, expires_in)?)
             .await
             .map_err(|error| Error::of("sign a link", error))?;
-        self.link(&request, expires_in)
+        link(&request, signed_at + expires_in)
     }
 
     fn signer(&self, audience: Audience) -> &aws_sdk_s3::Client {
@@ -128,27 +130,27 @@ impl Bucket {
         }
     }
 
-    fn lifetime(&self, expires_in: Duration) -> Result<PresigningConfig, Error> {
-        PresigningConfig::builder()
-            .start_time(self.options.clock.now().into())
-            .expires_in(expires_in)
-            .build()
-            .map_err(|error| Error::new(ErrorKind::Other, "sign a link", error.to_string()))
+    /// A signature's date has no fractions of a second.
+    fn signing_time(&self) -> OffsetDateTime {
+        self.options.clock.now().truncate_to_second()
     }
+}
 
-    fn link(&self, request: &PresignedRequest, expires_in: Duration) -> Result<PresignedLink, Error> {
-        let url = Url::parse(request.uri()).map_err(|error| Error::new(ErrorKind::Other, "sign a link", error.to_string()))?;
-        let headers = request
-            .headers()
-            .filter(|(name, _)| !name.eq_ignore_ascii_case("host"))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Ok(PresignedLink {
-            url,
-            method: request.method().to_owned(),
-            headers: headers.collect(),
-            expires_at: self.options.clock.now() + expires_in,
-        })
-    }
+fn lifetime(signed_at: OffsetDateTime, expires_in: Duration) -> Result<PresigningConfig, Error> {
+    PresigningConfig::builder()
+        .start_time(signed_at.into())
+        .expires_in(expires_in)
+        .build()
+        .map_err(|error| Error::new(ErrorKind::Other, "sign a link", error.to_string()))
+}
+
+fn link(request: &PresignedRequest, expires_at: OffsetDateTime) -> Result<PresignedLink, Error> {
+    let url = Url::parse(request.uri()).map_err(|error| Error::new(ErrorKind::Other, "sign a link", error.to_string()))?;
+    let headers = request
+        .headers()
+        .filter(|(name, _)| !name.eq_ignore_ascii_case("host"))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Ok(PresignedLink { url, method: request.method().to_owned(), headers: headers.collect(), expires_at })
 }
 
 /// What RFC 8187 leaves as it is in a parameter.

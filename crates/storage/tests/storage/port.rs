@@ -120,6 +120,7 @@ async fn a_link_names_the_public_address_and_what_it_demands() {
         disposition: Disposition::Attachment,
     };
     let link = bucket.presign_get("k", Duration::from_mins(1), &get, Audience::Public).await.unwrap();
+    assert_eq!(link.expires_at.nanosecond(), 0, "it is signed to the second");
     assert_eq!(link.url.host_str(), Some("files.example"));
     assert!(link.url.query().unwrap().contains("response-content-disposition=attachment"), "{}", link.url);
     assert!(!format!("{link:?}").contains("Signature"));
