@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-use crate::problem::{Code, FieldError, Problem};
+use crate::problem::{Code, Problem};
 
 /// Levels of arrays and objects that a body may nest.
 pub const MAX_DEPTH: usize = 64;
@@ -32,7 +32,7 @@ pub fn parse<T: DeserializeOwned + Serialize>(body: &[u8]) -> Result<T, Problem>
     let parsed: T = serde_json::from_slice(body).map_err(|error| refuse(body, &error))?;
     let written = serde_json::to_value(&parsed).map_err(|_| Problem::internal())?;
     if let Some((field, message)) = differs(&tree, &written, String::new()) {
-        return Err(at_field(field, message));
+        return Err(Problem::at_field(Code::InvalidBody, field, message));
     }
     Ok(parsed)
 }
@@ -135,7 +135,7 @@ fn differs(sent: &Value, understood: &Value, path: String) -> Option<(String, St
             .enumerate()
             .find_map(|(index, (sent, understood))| differs(sent, understood, join(&path, &index.to_string()))),
         _ if name_of(sent) == name_of(understood) => None,
-        _ => Some((path, format!("invalid type: {}, expected {}", name_of(sent), name_of(understood)))),
+        _ => Some((path, format!("must be {}, not {}", name_of(understood), name_of(sent)))),
     }
 }
 
@@ -154,48 +154,105 @@ fn join(path: &str, segment: &str) -> String {
     if path.is_empty() { segment.to_owned() } else { format!("{path}.{segment}") }
 }
 
-fn at_field(field: String, message: String) -> Problem {
-    let mut problem = Problem::new(Code::InvalidBody, format!("{field}: {message}"));
-    problem.errors.push(FieldError { field, message });
-    problem
-}
-
 fn refuse(body: &[u8], error: &serde_json::Error) -> Problem {
     let position = format!("line {}, column {}", error.line(), error.column());
     let full = error.to_string();
-    let message = without_value(full.rfind(" at line ").map_or(full.as_str(), |end| &full[..end]));
+    let said = full.rfind(" at line ").map_or(full.as_str(), |end| &full[..end]);
+    let message = sentence(said);
     if !error.is_data() {
         return Problem::new(Code::InvalidBody, format!("the body is not JSON: {message} ({position})"));
     }
     let mut field = path_at(body, offset(body, error.line(), error.column()));
-    if let Some(missing) = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+    if let Some(missing) = said.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
         field = join(&field, missing);
     }
     if field.is_empty() {
         return Problem::new(Code::InvalidBody, format!("{message} ({position})"));
     }
     // A name as long as this was not meant for us, and is not sent back.
-    let mut problem = at_field(field.chars().take(100).collect(), message);
+    let mut problem = Problem::at_field(Code::InvalidBody, field.chars().take(100).collect::<String>(), message);
     problem.detail = format!("{} ({position})", problem.detail);
     problem
 }
 
-/// serde repeats the value that it did not expect, which may be a secret: `invalid type: string "hunter2", expected u8`.
-fn without_value(message: &str) -> String {
-    let shortened =
-        message.split_once(": ").zip(message.rsplit_once(", expected ")).and_then(|((fault, _), (found, expected))| {
-            let found = found.strip_prefix(fault)?.strip_prefix(": ")?;
-            let kind = found.split(['`', '"']).next()?.trim_end();
-            fault.starts_with("invalid ").then(|| format!("{fault}: {kind}, expected {expected}"))
-        });
-    let variant = || {
-        message.strip_prefix("unknown variant ").and_then(|rest| rest.rsplit_once("`, expected ")).map(|(_, expected)| expected)
+const TIME: &str = "a time as RFC 3339 writes it, such as 2026-11-20T18:30:00Z";
+const ID: &str = "a UUID such as 0198c0de-7a2b-7c3d-8e4f-0123456789ab";
+
+/// What serde says, in the words of whoever wrote the body. Without the value that it repeats, which may be a secret:
+/// `invalid type: string "hunter2", expected u8`.
+fn sentence(message: &str) -> String {
+    if message.starts_with("missing field ") {
+        return "is missing".to_owned();
+    }
+    if message.starts_with("unknown field ") {
+        return "unknown field".to_owned();
+    }
+    let fault = message.split_once(": ").map(|(fault, _)| fault).filter(|fault| fault.starts_with("invalid "));
+    if let (Some(fault), Some((found, wanted))) = (fault, message.rsplit_once(", expected ")) {
+        let kind = found[fault.len()..].trim_start_matches(": ").split(['`', '"']).next().unwrap_or_default().trim_end();
+        return if fault == "invalid type" {
+            format!("must be {}, not {}", wanted_words(wanted), kind_words(kind))
+        } else {
+            format!("must be {}", range_words(wanted))
+        };
+    }
+    if let Some((_, wanted)) = message.strip_prefix("unknown variant ").and_then(|rest| rest.rsplit_once("`, expected ")) {
+        return format!("must be {wanted}");
+    }
+    if message.starts_with("UUID parsing failed") {
+        return format!("must be {ID}");
+    }
+    if is_about_time(message) {
+        return format!("must be {TIME}");
+    }
+    message.to_owned()
+}
+
+/// What the crate `time` says of a text that is no time.
+fn is_about_time(message: &str) -> bool {
+    message == "a character literal was not valid"
+        || message.starts_with("the '") && message.ends_with("' component could not be parsed")
+        || message.starts_with("unexpected trailing characters; the end of input")
+        || message.ends_with(" was not in range")
+        || message.starts_with("the `Parsed` struct did not include enough information")
+}
+
+fn wanted_words(wanted: &str) -> &str {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a map" => "an object of names and values",
+        "a sequence" => "an array",
+        "string or map" | "variant identifier" => "a string",
+        "a formatted UUID string" => ID,
+        _ if wanted.starts_with("an RFC3339-formatted ") => TIME,
+        _ if wanted.starts_with("struct ") => "an object",
+        _ => wanted,
+    }
+}
+
+fn kind_words(kind: &str) -> &str {
+    match kind {
+        "integer" => "a number",
+        "floating point" => "a number with a fraction",
+        "boolean" => "a boolean",
+        "string" => "a string",
+        "sequence" => "an array",
+        "map" => "an object",
+        _ => kind,
+    }
+}
+
+fn range_words(wanted: &str) -> String {
+    let most = match wanted {
+        "u8" => u64::from(u8::MAX),
+        "u16" => u64::from(u16::MAX),
+        "u32" => u64::from(u32::MAX),
+        "u64" | "usize" => u64::MAX,
+        _ => return wanted_words(wanted).to_owned(),
     };
-    let unknown = || message.strip_prefix("unknown field ").map(|_| "unknown field".to_owned());
-    shortened
-        .or_else(|| variant().map(|expected| format!("not an allowed value, expected {expected}")))
-        .or_else(unknown)
-        .unwrap_or_else(|| message.to_owned())
+    format!("a whole number from 0 to {most}")
 }
 
 /// Byte offset of a position as serde_json counts it: lines from 1, columns in bytes from 1.
@@ -296,30 +353,54 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_by_its_field() {
         let cases = [
-            (r#"{"url": 5}"#, "url", "invalid type: integer, expected a string"),
+            (r#"{"url": 5}"#, "url", "must be a string, not a number"),
             (r#"{"url": "x", "nonsense": 1}"#, "nonsense", "unknown field"),
-            (r#"{"file_name": "x"}"#, "url", "missing field `url`"),
-            ("{}", "url", "missing field `url`"),
+            (r#"{"file_name": "x"}"#, "url", "is missing"),
+            ("{}", "url", "is missing"),
             (r#"{"url": "x", "url": "y"}"#, "url", "duplicate field `url`"),
             (r#"{"url": "x", "headers": {"A": "1", "A": "2"}}"#, "headers.A", "duplicate field `A`"),
-            (r#"{"url": "x", "headers": {"A": 1}}"#, "headers.A", "invalid type: integer, expected a string"),
+            (r#"{"url": "x", "headers": {"A": 1}}"#, "headers.A", "must be a string, not a number"),
+            (r#"{"url": "x", "headers": ["a"]}"#, "headers", "must be an object of names and values, not an array"),
             (
                 r#"{"url": "x", "checksum": {"algorithm": "md5", "value": ""}}"#,
                 "checksum.algorithm",
-                "not an allowed value, expected `sha256` or `sha512`",
+                "must be `sha256` or `sha512`",
             ),
-            (r#"{"url": "x", "checksum": {"algorithm": "sha256"}}"#, "checksum.value", "missing field `value`"),
-            (r#"{"url": "x", "checksum": ["sha256", "00"]}"#, "checksum", "invalid type: an array, expected an object"),
+            (r#"{"url": "x", "checksum": {"algorithm": "sha256"}}"#, "checksum.value", "is missing"),
+            (r#"{"url": "x", "checksum": ["sha256", "00"]}"#, "checksum", "must be an object, not an array"),
+            (
+                r#"{"url": "x", "checksum": "abc"}"#,
+                "checksum",
+                r#"must be an object such as {"algorithm": "sha256", "value": "64 hexadecimal digits"}, not a string"#,
+            ),
             (
                 r#"{"url": "x", "checksum": {"algorithm": {"sha256": null}, "value": "00"}}"#,
                 "checksum.algorithm",
-                "invalid type: an object, expected a string",
+                "must be a string, not an object",
             ),
-            (r#"{"url": "x", "priority": 300}"#, "priority", "invalid value: integer, expected u8"),
-            (r#"{"url": "x", "priority": 1.5}"#, "priority", "invalid type: floating point, expected u8"),
-            (r#"{"url": "x", "priority": "1, expected"}"#, "priority", "invalid type: string, expected u8"),
-            (r#"{"url": true}"#, "url", "invalid type: boolean, expected a string"),
-            (r#"{"url": null}"#, "url", "invalid type: null, expected a string"),
+            (r#"{"url": "x", "priority": 300}"#, "priority", "must be a whole number from 0 to 255"),
+            (r#"{"url": "x", "priority": -1}"#, "priority", "must be a whole number from 0 to 255"),
+            (r#"{"url": "x", "priority": 1.5}"#, "priority", "must be a whole number, not a number with a fraction"),
+            (r#"{"url": "x", "priority": "1, expected"}"#, "priority", "must be a whole number, not a string"),
+            (r#"{"url": "x", "start_at": "tomorrow"}"#, "start_at", "must be a time as RFC 3339 writes it, such as 2026-"),
+            (r#"{"url": "x", "start_at": "2026-11-20"}"#, "start_at", "must be a time as RFC 3339 writes it"),
+            (r#"{"url": "x", "start_at": "2026-11-20T18:30:00"}"#, "start_at", "must be a time as RFC 3339 writes it"),
+            (r#"{"url": "x", "start_at": "2026-11-20T18:30:00Zx"}"#, "start_at", "must be a time as RFC 3339 writes it"),
+            (r#"{"url": "x", "start_at": "2026-11-31T18:30:00Z"}"#, "start_at", "must be a time as RFC 3339 writes it"),
+            (r#"{"url": "x", "start_at": ""}"#, "start_at", "must be a time as RFC 3339 writes it"),
+            (
+                r#"{"url": "x", "start_at": 5}"#,
+                "start_at",
+                "must be a time as RFC 3339 writes it, such as 2026-11-20T18:30:00Z, not a number",
+            ),
+            (
+                r#"{"url": "x", "start_at": {}}"#,
+                "start_at",
+                "must be a time as RFC 3339 writes it, such as 2026-11-20T18:30:00Z, not an object",
+            ),
+            (r#"{"url": true}"#, "url", "must be a string, not a boolean"),
+            (r#"{"url": null}"#, "url", "must be a string, not null"),
+            (r#"{"url": {}}"#, "url", "must be a string, not an object"),
             (r#"{"url": "a\u0000b"}"#, "url", "the character NUL is not allowed"),
         ];
         for (body, field, message) in cases {
@@ -328,6 +409,14 @@ mod tests {
             assert_eq!(problem.errors.len(), 1, "{body}: {problem:?}");
             assert_eq!(problem.errors[0].field, field, "{body}: {problem:?}");
             assert!(problem.errors[0].message.starts_with(message), "{body}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_told_what_one_looks_like() {
+        for body in [r#"{"id": "x"}"#, r#"{"id": "0198c0de-7a2b-7c3d-8e4f-0123456789ag"}"#, r#"{"id": 5}"#] {
+            let problem = parse::<crate::download::GetDownload>(body.as_bytes()).unwrap_err();
+            assert!(problem.errors[0].message.starts_with("must be a UUID such as "), "{problem:?}");
         }
     }
 

@@ -169,8 +169,13 @@ impl Problem {
 
     /// `invalid_value` for one field.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Problem::at_field(Code::InvalidValue, field, message)
+    }
+
+    /// A problem of this code that one field is at fault for.
+    pub fn at_field(code: Code, field: impl Into<String>, message: impl Into<String>) -> Self {
         let (field, message) = (field.into(), message.into());
-        let mut problem = Problem::new(Code::InvalidValue, format!("{field}: {message}"));
+        let mut problem = Problem::new(code, format!("{field}: {message}"));
         problem.errors.push(FieldError { field, message });
         problem
     }

@@ -239,7 +239,7 @@ impl Requests {
             if refused.is_blocked() {
                 let (host, reason) = (Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)), refused.to_string());
                 info!(host, reason, "a download was refused; if the target is yours, add its network to outbound.allow and its port to outbound.ports");
-                Problem::new(Code::BlockedTarget, format!("url: {refused}"))
+                Problem::at_field(Code::BlockedTarget, "url", refused.to_string())
             } else {
                 Problem::invalid("url", refused.to_string())
             }

@@ -84,9 +84,15 @@ async fn what_may_not_be_dialled_is_refused_before_anything_is_stored() {
         ("ftp://example.org/", Code::InvalidValue),
         ("https://user:word@example.org/", Code::InvalidValue),
         ("nonsense", Code::InvalidValue),
+        ("example.org/x", Code::InvalidValue),
+        ("example.org:8080/x", Code::InvalidValue),
     ] {
         let problem = node.requests.clone().create(call(caller, create(url))).await.unwrap_err();
         assert_eq!(problem.code, code, "{url}");
+        let [fault] = &problem.errors[..] else { panic!("{url}: {problem:?}") };
+        assert_eq!(fault.field, "url");
+        let says_how = fault.message == "must begin with http:// or https://";
+        assert_eq!(says_how, !url.starts_with("http"), "{url}: {problem:?}");
     }
     assert!(node.requests.clone().list(call(caller, ListDownloads::default())).await.unwrap().items.is_empty());
 }
