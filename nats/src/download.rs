@@ -11,7 +11,7 @@ use crate::{
     page::Page,
 };
 
-/// Where a download is. `scheduled → queued → running → completed`, or `paused`, `failed`, `canceled`.
+/// Where a download is. `scheduled → queued → running → completed`, or `failed`, `canceled`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "DownloadStatus", rename_all = "snake_case"))]
@@ -22,8 +22,6 @@ pub enum Status {
     Queued,
     /// A worker has it.
     Running,
-    /// Put aside by its owner.
-    Paused,
     /// The file is there.
     Completed,
     /// Given up; `error` says why.
@@ -39,7 +37,6 @@ impl Status {
             Status::Scheduled => "scheduled",
             Status::Queued => "queued",
             Status::Running => "running",
-            Status::Paused => "paused",
             Status::Completed => "completed",
             Status::Failed => "failed",
             Status::Canceled => "canceled",
@@ -135,7 +132,7 @@ pub enum Algorithm {
 
 /// What the content must digest to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object such as {\"algorithm\": \"sha256\", \"value\": \"64 hexadecimal digits\"}")]
 #[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields))]
 pub struct Checksum {
     /// The algorithm.

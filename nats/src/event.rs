@@ -87,8 +87,6 @@ event_types! {
     SESSION_OPENED = "session.opened";
     /// A session ended. Body: `session::Closed`.
     SESSION_CLOSED = "session.closed";
-    /// A used refresh token came again; its session was closed. Body: `session::Closed`.
-    SESSION_REUSE_DETECTED = "session.reuse_detected";
     /// Another key signs from now on. Body: `key::Rotated`.
     KEY_ROTATED = "key.rotated";
     /// A download waits for its turn. Body: `download::Changed`.
@@ -101,8 +99,6 @@ event_types! {
     DOWNLOAD_FAILED = "download.failed";
     /// A download was ended by its owner. Body: `download::Changed`.
     DOWNLOAD_CANCELED = "download.canceled";
-    /// A download was put aside by its owner. Body: `download::Changed`.
-    DOWNLOAD_PAUSED = "download.paused";
     /// A file can be read. Body: `file::Available`.
     FILE_AVAILABLE = "file.available";
     /// A file is gone, its object too. Body: `file::Purged`.

@@ -234,5 +234,5 @@ fn verified_word(verified: Verified) -> &'static str {
 
 /// Whether a download in this status still waits for something.
 pub(crate) fn is_unfinished(status: Status) -> bool {
-    matches!(status, Status::Scheduled | Status::Queued | Status::Running | Status::Paused)
+    matches!(status, Status::Scheduled | Status::Queued | Status::Running)
 }

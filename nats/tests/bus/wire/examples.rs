@@ -244,7 +244,6 @@ pub(crate) fn all() -> Examples {
     let closed =
         |reason: &str| session::Closed { session_id: SessionId(uuid(2)), account_id: AccountId(uuid(1)), reason: reason.into() };
     examples.event(&event::SESSION_CLOSED, &closed("logout"));
-    examples.event(&event::SESSION_REUSE_DETECTED, &closed("reuse_detected"));
     examples.event(&event::KEY_ROTATED, &Rotated { kid: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs".into() });
     for (event_type, download) in [
         (&event::DOWNLOAD_QUEUED, waiting()),
@@ -252,7 +251,6 @@ pub(crate) fn all() -> Examples {
         (&event::DOWNLOAD_COMPLETED, completed()),
         (&event::DOWNLOAD_FAILED, failed()),
         (&event::DOWNLOAD_CANCELED, Download { status: Status::Canceled, finished_at: Some(AT), ..waiting() }),
-        (&event::DOWNLOAD_PAUSED, Download { status: Status::Paused, ..waiting() }),
     ] {
         examples.event(event_type, &Changed { download });
     }

@@ -183,12 +183,20 @@ acknowledges what is not on its disk yet. On a cluster of three set `nats.replic
 
 ## From another language
 
+With `bowerbird up` as it is, in the folder that its `data` is in. `pip install nats-py` before; the token is what
+`POST /v1/auth/login` gave (`export BOWERBIRD_TOKEN=…`), good for five minutes.
+
 ```python
-import asyncio, json, nats
+import asyncio, json, os, tomllib, nats
+from nats.js.api import AckPolicy, ConsumerConfig
+
+access_token = os.environ["BOWERBIRD_TOKEN"]
+with open("data/credentials.toml", "rb") as file:
+    kept = tomllib.load(file)
 
 async def main():
-    # The inbox prefix that this user may hear; see nats/server/accounts.conf.
-    connection = await nats.connect("nats://service:password@127.0.0.1:4222", inbox_prefix=b"_INBOX_service")
+    server = f"nats://127.0.0.1:{kept['nats_port']}"
+    connection = await nats.connect(server, user=kept["nats_user"], password=kept["nats_password"])
 
     reply = await connection.request(
         "bowerbird.v1.req.download.create",
@@ -200,16 +208,33 @@ async def main():
     if reply.headers and "Nats-Service-Error-Code" in reply.headers:
         raise SystemExit(f"{body['code']}: {body['detail']}")
 
-    # The durable consumer `service` was made once by an operator. The prefix is of accounts.conf, too.
-    events = await connection.jetstream(prefix="JS.bowerbird").pull_subscribe_bind("service", "EVENTS")
+    # A durable consumer of our own; making it again changes nothing.
+    stream = connection.jetstream()
+    ours = ConsumerConfig(
+        durable_name="service", ack_policy=AckPolicy.EXPLICIT, filter_subject="bowerbird.v1.evt.download.completed.>"
+    )
+    await stream.add_consumer("EVENTS", ours)
+    events = await stream.pull_subscribe_bind("service", "EVENTS")
     while True:
-        for message in await events.fetch(10, timeout=60):
-            if message.headers["ce-type"] == "download.completed":
-                print(json.loads(message.data)["download"]["file_id"])
+        try:
+            messages = await events.fetch(10, timeout=60)
+        except nats.errors.TimeoutError:
+            continue
+        for message in messages:
+            download = json.loads(message.data)["download"]
+            print(message.headers["ce-type"], download["id"], download["file_id"])
             await message.ack()
 
 asyncio.run(main())
 ```
+
+Against a server with [nats/server/accounts.conf](../nats/server/accounts.conf) three things differ: the user is `service`, who hears
+only its own inboxes (`nats.connect(…, user="service", password=…, inbox_prefix=b"_INBOX_service")`); the JetStream API has a
+prefix (`connection.jetstream(prefix="JS.bowerbird")`); and `service` may not make consumers: an operator made the durable
+`service` once, as `core`, so `add_consumer` is left out.
+
+Where Python says `module 'nats' has no attribute 'connect'`, nats-py is not installed and Python took the folder `nats/` of a
+clone's root for it: install nats-py into a virtual environment, or run from elsewhere.
 
 A whole program is [examples/python/follow_downloads.py](../examples/python/follow_downloads.py).
 "#;
