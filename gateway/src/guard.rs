@@ -11,7 +11,7 @@ use poem_openapi::{
     registry::{MetaApi, MetaOperation, MetaParamIn, Registry},
 };
 
-use crate::{caller, refused};
+use crate::{caller, parameter, refused};
 
 /// An API whose operations are guarded.
 pub(crate) struct Guarded<A> {
@@ -37,8 +37,9 @@ impl<A: OpenApi> OpenApi for Guarded<A> {
     }
 
     fn add_routes(self, table: &mut Table) {
-        let mut inner = Table::new();
+        let (mut inner, mut registry) = (Table::new(), Registry::new());
         self.api.add_routes(&mut inner);
+        A::register(&mut registry);
         for path in A::meta().into_iter().flat_map(|api| api.paths) {
             let (route, parameters) = route_of(&path.path);
             let Some(mut endpoints) = inner.remove(&route) else { continue };
@@ -47,7 +48,7 @@ impl<A: OpenApi> OpenApi for Guarded<A> {
             for operation in path.operations {
                 let Some(endpoint) = endpoints.remove(&operation.method) else { continue };
                 let method = operation.method.clone();
-                let guard = Arc::new(Guard::new(&operation, parameters.clone(), self.verifier.clone(), endpoint));
+                let guard = Arc::new(Guard::new(&operation, &registry, parameters.clone(), self.verifier.clone(), endpoint));
                 if method == Method::GET {
                     taken.insert(Method::HEAD, SharedGuard(Arc::clone(&guard)).boxed());
                 }
@@ -114,6 +115,8 @@ struct Guard {
     path_parameters: Vec<String>,
     query_parameters: Vec<String>,
     header_parameters: Vec<String>,
+    /// What parameters must be, by name, where words can be found for it.
+    forms: HashMap<String, String>,
 }
 
 struct SharedGuard(Arc<Guard>);
@@ -134,7 +137,13 @@ impl Endpoint for SharedGuard {
 }
 
 impl Guard {
-    fn new(operation: &MetaOperation, path_parameters: Vec<String>, verifier: Verifier, endpoint: BoxEndpoint<'static>) -> Self {
+    fn new(
+        operation: &MetaOperation,
+        registry: &Registry,
+        path_parameters: Vec<String>,
+        verifier: Verifier,
+        endpoint: BoxEndpoint<'static>,
+    ) -> Self {
         let names = |place: MetaParamIn| {
             operation
                 .params
@@ -151,6 +160,11 @@ impl Guard {
             path_parameters,
             query_parameters: names(MetaParamIn::Query),
             header_parameters: names(MetaParamIn::Header),
+            forms: operation
+                .params
+                .iter()
+                .filter_map(|parameter| Some((parameter.name.clone(), parameter::form(&parameter.schema, registry)?)))
+                .collect(),
         }
     }
 
@@ -195,7 +209,7 @@ impl Guard {
         match self.endpoint.call(request).await {
             Ok(response) => response,
             Err(error) => {
-                let problem = refused::explain(&error, &self.path_parameters).unwrap_or_else(|| {
+                let problem = refused::explain(&error, &self.path_parameters, &self.forms).unwrap_or_else(|| {
                     tracing::debug!(%error, "the framework refused a request");
                     refused::from_status(error.status())
                 });

@@ -12,6 +12,7 @@ mod http;
 mod metrics;
 mod operations;
 mod pages;
+mod parameter;
 mod payload;
 mod refused;
 

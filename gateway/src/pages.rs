@@ -1,5 +1,5 @@
-//! Pages for people: `/docs` and what it needs, from this executable and from nowhere else, and `/docs/problems`, where
-//! the `type` of every problem leads.
+//! Pages for people: `/docs` and what it needs, from this executable and from nowhere else, `/`, which leads there, and
+//! `/docs/problems`, where the `type` of every problem leads.
 
 use std::fmt::Write;
 
@@ -49,14 +49,36 @@ struct Fixed {
     body: Bytes,
 }
 
+/// Whoever opens the address in a browser wants to see something.
+struct Entrance;
+
+impl Endpoint for Entrance {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        if let Some(refused) = refuse_writing(&request) {
+            return Ok(refused);
+        }
+        Ok(Response::builder().status(StatusCode::SEE_OTHER).header(header::LOCATION, "/docs").finish())
+    }
+}
+
+/// A page can only be read.
+fn refuse_writing(request: &Request) -> Option<Response> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let mut response = refused::carry(refused::from_status(StatusCode::METHOD_NOT_ALLOWED));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    Some(response)
+}
+
 impl Endpoint for Fixed {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = refused::carry(refused::from_status(StatusCode::METHOD_NOT_ALLOWED));
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Ok(response);
+        if let Some(refused) = refuse_writing(&request) {
+            return Ok(refused);
         }
         let mut response = Response::builder().content_type(self.content_type).body(self.body.clone());
         let headers = response.headers_mut();
@@ -77,6 +99,7 @@ pub(crate) fn add(routes: Route, document: String) -> Result<Route, MissingAsset
     let style = between(&page, "<style charset=\"UTF-8\">", "</style>").ok_or(MissingAsset("style sheet"))?;
     let script = between(&page, "<script charset=\"UTF-8\">", "</script>").ok_or(MissingAsset("script"))?;
     Ok(routes
+        .at("/", Entrance)
         .at("/openapi.json", fixed("application/json", document))
         .at("/docs", fixed("text/html; charset=utf-8", PAGE))
         .at("/docs/start.js", fixed("text/javascript; charset=utf-8", START))

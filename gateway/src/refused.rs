@@ -1,6 +1,8 @@
 //! Errors on their way out: a [`Problem`] travels in the extensions of a response and is written in one place, where
 //! the request id is known.
 
+use std::collections::HashMap;
+
 use bowerbird_nats::{Code, Problem, problem::CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response, error::ResponseError};
@@ -65,13 +67,14 @@ pub(crate) fn carry(problem: Problem) -> Response {
     response
 }
 
-/// What a framework error means, with the name of the parameter that is at fault.
-pub(crate) fn explain(error: &poem::Error, path_parameters: &[String]) -> Option<Problem> {
+/// What a framework error means, with the name of the parameter that is at fault. `forms` says what parameters must be.
+pub(crate) fn explain(error: &poem::Error, path_parameters: &[String], forms: &HashMap<String, String>) -> Option<Problem> {
     if let Some(Refused(problem)) = error.downcast_ref() {
         return Some(problem.clone());
     }
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
-        return Some(Problem::invalid(error.name, reason(&error.reason)));
+        let message = forms.get(error.name).cloned().unwrap_or_else(|| reason(&error.reason));
+        return Some(Problem::invalid(error.name, message));
     }
     if let Some(error) = error.downcast_ref::<ParsePathError>() {
         let position = error.name.strip_prefix("param").and_then(|number| number.parse::<usize>().ok());
@@ -94,6 +97,10 @@ fn reason(text: &str) -> String {
             _ => "is not of the documented form".to_owned(),
         };
     }
+    if text.ends_with(" expects an input value.") {
+        return "is missing".to_owned();
+    }
+    let text = text.split_once(" (occurred while parsing ").map_or(text, |(said, _)| said);
     text.strip_prefix("failed to parse ").and_then(|rest| rest.split_once("\": ")).map_or(text, |(_, reason)| reason).to_owned()
 }
 
@@ -154,6 +161,8 @@ mod tests {
             ("verification failed. maxLength(255)", "must have at most 255 characters"),
             ("verification failed. pattern(\"^[!-~]+$\")", "is not of the documented form"),
             ("failed to parse \"integer_uint32\": invalid digit found in string", "invalid digit found in string"),
+            ("Type \"string\" expects an input value.", "is missing"),
+            ("failed to parse \"x\": not so (occurred while parsing \"optional_x\")", "not so"),
             ("anything else", "anything else"),
         ];
         for (said, sentence) in cases {

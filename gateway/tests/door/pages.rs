@@ -1,5 +1,7 @@
 //! The pages: served from the executable, allowed to load nothing from anywhere else.
 
+use http::Method;
+
 use crate::stage::Stage;
 
 #[tokio::test]
@@ -39,4 +41,13 @@ async fn the_keys_are_public_and_may_be_kept_for_a_while() {
     let set = keys.expect(200).unwrap();
     assert_eq!((&set["keys"][0]["kid"], &set["keys"][0]["use"]), (&"k1".into(), &"sig".into()));
     assert!(set["keys"][0].get("d").is_none());
+}
+
+#[tokio::test]
+async fn the_bare_address_leads_to_the_docs() {
+    let stage = Stage::set().await;
+    for method in [Method::GET, Method::HEAD] {
+        let answer = stage.http.send(method.clone(), "/", &[], None).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (303, "/docs"), "{method}");
+    }
 }

@@ -89,6 +89,7 @@ async fn a_bad_body_is_refused_with_the_field_at_fault() {
         (r#"{"url": "https://a.example", "headers": {"A": "1", "A": "2"}}"#, "invalid_body", "headers.A"),
         (r#"{"url": "https://a.example", "priority": "5"}"#, "invalid_body", "priority"),
         (r#"{"url": "https://a.example", "start_at": "tomorrow"}"#, "invalid_body", "start_at"),
+        (r#"{"url": "https://a.example", "checksum": "abc"}"#, "invalid_body", "checksum"),
         (r#"{"url": "https://a.example"} {}"#, "invalid_body", ""),
     ];
     for (body, code, field) in cases {
@@ -156,6 +157,28 @@ async fn a_bad_parameter_is_refused_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_bad_parameter_is_told_what_it_must_be() {
+    let stage = Stage::set().await;
+    let caller = stage.caller();
+    let limit = "must be a whole number from 1 to 200";
+    let yes_or_no = "must be true or false";
+    let cases = [
+        ("/v1/downloads?limit=abc", limit),
+        ("/v1/downloads?limit=", limit),
+        ("/v1/downloads?limit=0", limit),
+        ("/v1/downloads?limit=201", limit),
+        ("/v1/downloads?limit=1.5", limit),
+        ("/v1/downloads?status=foo", "must be one of scheduled, queued, running, completed, failed, canceled"),
+        ("/v1/files/0198c0de-7a2b-7c3d-8e4f-0123456789ae/content?proxy=maybe", yes_or_no),
+    ];
+    for (path, message) in cases {
+        let problem = caller.get(path).await.unwrap().expect(400).unwrap();
+        assert_eq!(problem["errors"][0]["message"], message, "{path}: {problem}");
+    }
+    assert_eq!(stage.asked(), []);
+}
+
+#[tokio::test]
 async fn a_bad_idempotency_key_is_refused() {
     let stage = Stage::set().await;
     let caller = stage.caller();
@@ -180,7 +203,7 @@ async fn a_bad_idempotency_key_is_refused() {
 #[tokio::test]
 async fn an_unknown_path_is_404_and_a_wrong_method_405() {
     let stage = Stage::set().await;
-    for path in ["/", "/v1", "/v1/nothing", "/v1/downloads/", "/docs/nothing", "/v1/downloads/x/y/z", "//v1/account"] {
+    for path in ["/v1", "/v1/nothing", "/v1/downloads/", "/docs/nothing", "/v1/downloads/x/y/z", "//v1/account"] {
         let answer = stage.http.get(path).await.unwrap();
         assert_eq!(answer.expect(404).unwrap()["code"], "not_found", "{path}");
     }
@@ -194,6 +217,7 @@ async fn an_unknown_path_is_404_and_a_wrong_method_405() {
         (Method::from_bytes(b"BREW").unwrap(), "/v1/account", "GET, HEAD"),
         (Method::POST, "/openapi.json", "GET, HEAD"),
         (Method::DELETE, "/docs", "GET, HEAD"),
+        (Method::POST, "/", "GET, HEAD"),
     ];
     for (method, path, allow) in cases {
         let answer = stage.http.send(method.clone(), path, &[], None).await.unwrap();

@@ -1,0 +1,30 @@
+//! What a parameter must be, in words, read off its own description.
+
+use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
+
+/// The words for a number, a choice or a yes or no: `must be a whole number from 1 to 200`. `None` for a text, of which its
+/// own type says more.
+pub(crate) fn form(schema: &MetaSchemaRef, registry: &Registry) -> Option<String> {
+    match schema {
+        MetaSchemaRef::Reference(name) => form_of(registry.schemas.get(name)?, registry),
+        MetaSchemaRef::Inline(schema) => form_of(schema, registry),
+    }
+}
+
+fn form_of(schema: &MetaSchema, registry: &Registry) -> Option<String> {
+    if !schema.enum_items.is_empty() {
+        let items: Vec<String> =
+            schema.enum_items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+        return Some(format!("must be one of {}", items.join(", ")));
+    }
+    match schema.ty {
+        "integer" => Some(match (schema.minimum, schema.maximum) {
+            (Some(least), Some(most)) => format!("must be a whole number from {least} to {most}"),
+            (Some(least), None) => format!("must be a whole number, at least {least}"),
+            (None, Some(most)) => format!("must be a whole number, at most {most}"),
+            (None, None) => "must be a whole number".to_owned(),
+        }),
+        "boolean" => Some("must be true or false".to_owned()),
+        _ => schema.all_of.iter().find_map(|part| form(part, registry)),
+    }
+}
