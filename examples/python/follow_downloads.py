@@ -2,10 +2,13 @@
 """Bowerbird from another service, over NATS alone: ask for a download, read a typed error, follow the events.
 
     pip install nats-py
+    follow_downloads.py --credentials data/credentials.toml --token ACCESS_TOKEN --url URL
     follow_downloads.py --server nats://127.0.0.1:4222 --user USER --password PASSWORD --token ACCESS_TOKEN --url URL
 
-Needs NATS credentials and an access token (`POST /v1/auth/login` or `bowerbird.v1.req.session.login`). The password may also come
-from the environment variable NATS_PASSWORD, the token from BOWERBIRD_TOKEN.
+`bowerbird up` keeps port, user and password of its NATS server in `credentials.toml` of its data folder (`nats_port`, `nats_user`,
+`nats_password`); with a NATS server of your own they are whatever you gave it. The access token is that of
+`POST /v1/auth/login` or `bowerbird.v1.req.session.login`, good for five minutes. The password may also come from the environment
+variable NATS_PASSWORD, the token from BOWERBIRD_TOKEN.
 """
 
 import argparse
@@ -13,10 +16,14 @@ import asyncio
 import json
 import os
 import sys
+import tomllib
 import uuid
 
-import nats
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+try:
+    import nats
+    from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+except ImportError:
+    sys.exit("nats-py is not installed: pip install nats-py")
 
 
 async def ask(connection, operation, body, token):
@@ -49,7 +56,8 @@ async def discover(connection, seconds=1.0):
 
 async def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="nats://127.0.0.1:4222")
+    parser.add_argument("--credentials", help="credentials.toml of the data folder of `bowerbird up`")
+    parser.add_argument("--server")
     parser.add_argument("--user")
     parser.add_argument("--password", default=os.environ.get("NATS_PASSWORD"))
     parser.add_argument("--token", default=os.environ.get("BOWERBIRD_TOKEN"))
@@ -58,12 +66,62 @@ async def main():
     options = parser.parse_args()
     if not options.token:
         sys.exit("an access token is needed: --token or BOWERBIRD_TOKEN")
+    if options.credentials:
+        read_credentials(options)
 
-    connection = await nats.connect(options.server, user=options.user, password=options.password)
+    server = options.server or "nats://127.0.0.1:4222"
+    connection = await connect(server, options.user, options.password)
+    try:
+        await follow(connection, options)
+    except nats.errors.NoRespondersError:
+        sys.exit("nobody answers: is Bowerbird running on this NATS server, and may this user ask it?")
+    except nats.errors.TimeoutError:
+        sys.exit("no answer within 6 s: the operation may or may not have been carried out")
+    finally:
+        await connection.close()
+
+
+def read_credentials(options):
+    """Fill in what was not given from what `bowerbird up` keeps."""
+    try:
+        with open(options.credentials, "rb") as file:
+            kept = tomllib.load(file)
+    except OSError as error:
+        sys.exit(f"{options.credentials} cannot be read: {error.strerror}")
+    options.server = options.server or f"nats://127.0.0.1:{kept['nats_port']}"
+    options.user = options.user or kept["nats_user"]
+    options.password = options.password or kept["nats_password"]
+
+
+async def connect(server, user, password):
+    """A connection, or the end of the program with a sentence that says why there is none."""
+    complaints = []
+
+    async def complain(error):
+        complaints.append(str(error))
+
+    try:
+        return await nats.connect(
+            server, user=user, password=password, error_cb=complain, allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=5
+        )
+    except (nats.errors.Error, OSError) as error:
+        said = " ".join([*complaints, str(error)]).lower()
+        if "authorization" in said or "authentication" in said:
+            sys.exit(
+                f"{server} refuses this user or password; `bowerbird up` keeps them in credentials.toml of its data folder "
+                "(nats_user, nats_password): give it with --credentials"
+            )
+        sys.exit(f"{server} cannot be reached: {complaints[-1] if complaints else error}")
+
+
+async def follow(connection, options):
+    """Ask for a download twice, once wrongly, and read the events until it is completed."""
     for name, endpoints in (await discover(connection)).items():
         print(f"service {name}: {', '.join(endpoints)}")
 
     failed, problem = await ask(connection, "download.create", {"url": "ftp://example.org/"}, options.token)
+    if problem.get("code") in ("unauthorized", "token_expired"):
+        sys.exit(f"the access token is refused: {problem['code']}: {problem['detail']}")
     print(f"a wrong URL: {problem['status']} {problem['code']}: {problem['detail']}")
     assert failed and problem["code"] == "invalid_value", problem
 
@@ -98,7 +156,6 @@ async def main():
             if event["download"]["id"] == download["id"]:
                 print(f"{headers['ce-type']}: {event['download']['size_bytes']} bytes, file {event['download']['file_id']}")
                 await stream.delete_consumer("EVENTS", options.durable)
-                await connection.close()
                 return
     sys.exit("the download was not completed within a minute")
 
