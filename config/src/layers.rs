@@ -208,11 +208,11 @@ impl Defaults {
     }
 }
 
-/// `BOWERBIRD_GATEWAY__LISTEN` was meant to be a setting and would be none.
+/// `BOWERBIRD_GATEWAY__LISTEN` was meant to be a setting and would be none, `BOWERBIRD_DATA_DIR` too.
 fn refuse_slip(name: &str, upper: &str) -> Result<(), Error> {
     let Some(rest) = upper.strip_prefix(OUR_PREFIX) else { return Ok(()) };
-    let section = rest.split_once("__").map(|(section, _)| section.to_ascii_lowercase());
-    if section.is_some_and(|section| defaults().get(&section).is_some_and(toml::Value::is_table)) {
+    let (first, has_more) = rest.split_once("__").map_or((rest, false), |(section, _)| (section, true));
+    if defaults().get(&first.to_ascii_lowercase()).is_some_and(|value| value.is_table() == has_more) {
         return Err(Error::Invalid(format!(
             "{name} is not read: settings begin with two underscores; write {ENVIRONMENT_PREFIX}{rest}"
         )));
@@ -453,8 +453,13 @@ mod tests {
 
     #[test]
     fn one_underscore_instead_of_two_is_refused_with_the_right_spelling() {
-        let said = refused("BOWERBIRD_GATEWAY__LISTEN", "127.0.0.1:1");
-        assert!(said.contains("write BOWERBIRD__GATEWAY__LISTEN"), "{said}");
+        for slip in ["GATEWAY__LISTEN", "DATA_DIR", "nats__url"] {
+            let said = refused(&format!("BOWERBIRD_{slip}"), "127.0.0.1:1");
+            assert!(said.contains(&format!("write BOWERBIRD__{}", slip.to_ascii_uppercase())), "{said}");
+        }
+        for other in ["BOWERBIRD_NATS_CORE_PASSWORD", "BOWERBIRD_TOKEN", "BOWERBIRD_NATS", "BOWERBIRD_PROVE__X"] {
+            with(&[(other, "x")]).unwrap();
+        }
     }
 
     #[test]
