@@ -25,7 +25,7 @@ use bowerbird_nats::{
     credential::Verifier,
 };
 use bowerbird_outbound::Client;
-use poem::{EndpointExt, Route};
+use poem::{EndpointExt, IntoEndpoint, Route};
 use poem_openapi::{LicenseObject, OpenApi, OpenApiService};
 use tokio::{
     net::TcpListener,
@@ -42,6 +42,7 @@ use self::{
         server::{self, Bounds},
     },
     metrics::Measured,
+    pages::Entrance,
     payload::BodyBounds,
 };
 
@@ -122,7 +123,7 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
         KeysApi { verifier: verifier.clone() },
     );
     let routes = pages::add(Route::new(), openapi_document().map_err(Error::Document)?)?
-        .nest("/", service(Guarded::new(operations_api, verifier)));
+        .nest("/", Entrance(service(Guarded::new(operations_api, verifier)).into_endpoint()));
     let patience = gateway.read_timeout.get();
     let body = BodyBounds { limit_bytes: gateway.body_limit.as_usize(), patience };
     let secure = gateway.public_url.as_ref().is_some_and(|url| url.scheme() == "https");

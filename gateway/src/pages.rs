@@ -6,7 +6,7 @@ use std::fmt::Write;
 use bowerbird_nats::Code;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use poem::{Endpoint, Request, Response, Route};
+use poem::{Endpoint, IntoResponse, Request, Response, Route};
 use poem_openapi::OpenApiService;
 
 use crate::refused;
@@ -49,17 +49,18 @@ struct Fixed {
     body: Bytes,
 }
 
-/// Whoever opens the address in a browser wants to see something.
-struct Entrance;
+/// Leads whoever opens the bare address in a browser to the docs; all else is for the inner endpoint.
+pub(crate) struct Entrance<E>(pub(crate) E);
 
-impl Endpoint for Entrance {
+impl<E: Endpoint> Endpoint for Entrance<E> {
     type Output = Response;
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
-        if let Some(refused) = refuse_writing(&request) {
-            return Ok(refused);
+        if request.uri().path() != "/" {
+            return Ok(self.0.call(request).await?.into_response());
         }
-        Ok(Response::builder().status(StatusCode::SEE_OTHER).header(header::LOCATION, "/docs").finish())
+        Ok(refuse_writing(&request)
+            .unwrap_or_else(|| Response::builder().status(StatusCode::SEE_OTHER).header(header::LOCATION, "/docs").finish()))
     }
 }
 
@@ -99,7 +100,6 @@ pub(crate) fn add(routes: Route, document: String) -> Result<Route, MissingAsset
     let style = between(&page, "<style charset=\"UTF-8\">", "</style>").ok_or(MissingAsset("style sheet"))?;
     let script = between(&page, "<script charset=\"UTF-8\">", "</script>").ok_or(MissingAsset("script"))?;
     Ok(routes
-        .at("/", Entrance)
         .at("/openapi.json", fixed("application/json", document))
         .at("/docs", fixed("text/html; charset=utf-8", PAGE))
         .at("/docs/start.js", fixed("text/javascript; charset=utf-8", START))

@@ -187,9 +187,11 @@ fn sentence(message: &str) -> String {
     if message.starts_with("unknown field ") {
         return "unknown field".to_owned();
     }
-    let fault = message.split_once(": ").map(|(fault, _)| fault).filter(|fault| fault.starts_with("invalid "));
-    if let (Some(fault), Some((found, wanted))) = (fault, message.rsplit_once(", expected ")) {
-        let kind = found[fault.len()..].trim_start_matches(": ").split(['`', '"']).next().unwrap_or_default().trim_end();
+    if let Some((found, wanted)) = message.rsplit_once(", expected ")
+        && found.starts_with("invalid ")
+    {
+        let (fault, value) = found.split_once(": ").unwrap_or((found, ""));
+        let kind = value.split(['`', '"']).next().unwrap_or_default().trim_end();
         return if fault == "invalid type" {
             format!("must be {}, not {}", wanted_words(wanted), kind_words(kind))
         } else {
@@ -368,6 +370,7 @@ mod tests {
             ),
             (r#"{"url": "x", "checksum": {"algorithm": "sha256"}}"#, "checksum.value", "is missing"),
             (r#"{"url": "x", "checksum": ["sha256", "00"]}"#, "checksum", "must be an object, not an array"),
+            (r#"{"url": "x", "checksum": []}"#, "checksum", "must be an object"),
             (
                 r#"{"url": "x", "checksum": "abc"}"#,
                 "checksum",

@@ -240,15 +240,22 @@ mod tests {
 
     #[test]
     fn what_is_no_http_url_is_refused() {
-        for url in ["ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "data:text/plain,x", "javascript:1"] {
+        for url in [
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "gopher://example.com/",
+            "data:text/plain,x",
+            "javascript:1",
+            "",
+            "example.com",
+            "example.com:80/",
+        ] {
             assert_eq!(parse(url), Err(Error::Scheme), "{url}");
         }
         for url in ["http://user@example.com/", "http://user:word@example.com/", "http://:word@example.com/"] {
             assert_eq!(parse(url), Err(Error::UserInfo), "{url}");
         }
         for url in [
-            "",
-            "example.com",
             "http://",
             "http://[fe80::1%25eth0]/",
             "http://256.1.1.1/",
