@@ -16,7 +16,7 @@ run:
 
 # Every test, against real servers.
 test:
-	@scripts/setup
+	@scripts/setup --test
 	$(build) --bin bowerbird
 	@scripts/test
 

@@ -18,7 +18,7 @@ use bowerbird_nats::{
 use sqlx::PgPool;
 use zeroize::Zeroizing;
 
-pub(crate) use self::store::{credentials, rehash, role};
+pub(crate) use self::store::{credentials, email_verified, rehash, role};
 use self::{
     hashing::Hashing,
     store::{InsertError, NewAccount},

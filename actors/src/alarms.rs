@@ -4,12 +4,19 @@
 //! ([`arm`], [`cancel`]); when it is due, one process of all claims it and calls the area's [`Wakes::wake`] in the
 //! transaction that removes it. So an alarm may wake more than once, and takes effect once. "Now" is the database's.
 //!
+//! The rest is only about when to look. JetStream holds a schedule for each second of the horizon in which something is due
+//! (`guard`), and wakes one process of all; each process also sets a timer to the earliest alarm that it knows of, and looks
+//! by itself about once a second (`clock`). Whoever armed something that is due at once says so ([`AlarmsAddress::look`]).
+//!
 //! **Order of locks.** Who wakes holds the alarm and then locks what it is about. Whoever holds the thing and then moves or
 //! cancels its alarm would meet it halfway; the database finds that deadlock after a second and breaks one of the two.
 //! So a transaction that will arm or cancel an alarm that exists calls [`hold`] first, before it locks the thing: if the
 //! alarm is being woken, that waits until it has been, and the thing is then seen as the waking left it.
 
+mod clock;
+mod guard;
 mod kind;
+mod lane;
 mod store;
 
 use futures_util::future::BoxFuture;
@@ -18,8 +25,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::{
+    clock::{Alarms, AlarmsAddress, Message, Pace, State},
     kind::Kind,
-    store::{arm, arm_many, cancel, cancel_many, hold, hold_many},
+    store::{arm, arm_after, arm_first, arm_many, cancel, cancel_many, hold, hold_many},
 };
 
 /// An alarm that is due.

@@ -15,17 +15,23 @@ use crate::{
         Accounts,
         hashing::{BadParameters, Hashing},
     },
+    alarms::{Alarms, AlarmsAddress, Pace},
+    analytics::Analytics,
     connections::Connections,
+    dead_letters::DeadLetters,
     downloads::{self, Downloads, Foundation},
     events::Bell,
     files::Files,
     janitor::Janitor,
     keyring::{self, Keyring},
     metrics::Meters,
+    notifications::{self, Notifications},
     outbox::Outbox,
+    reminders::{self, Reminders},
     requests::{Limits, Pool},
     sessions::Sessions,
     supervision::{self, Address, ChildSpec, GaveUp, Root, Supervisor, Tree},
+    webhooks::{self, Webhooks},
 };
 
 /// How long the requests that are being answered may take once no new ones come.
@@ -76,6 +82,12 @@ pub enum StartError {
     /// The client for the internet cannot be made.
     #[error(transparent)]
     Downloads(#[from] downloads::SetupError),
+    /// Nothing can be sent to webhooks.
+    #[error(transparent)]
+    Webhooks(#[from] webhooks::SetupError),
+    /// E-mail cannot be sent as the settings say.
+    #[error(transparent)]
+    Mail(#[from] notifications::mail::SetupError),
     /// An actor failed too often.
     #[error(transparent)]
     Tree(#[from] supervision::StartError),
@@ -93,9 +105,15 @@ pub struct Actors {
 
 /// Start everything; returns when requests are answered.
 pub async fn start(parts: Parts) -> Result<Actors, StartError> {
+    // Everything is made here, which is much to carry around.
+    Box::pin(assemble(parts)).await
+}
+
+async fn assemble(parts: Parts) -> Result<Actors, StartError> {
     let Parts { settings, bus, pool, clock, ids, .. } = parts.clone();
     let meters = Meters::register(&parts.metrics);
     let bell = Bell::default();
+    let alarms_address = AlarmsAddress::default();
     let workers = |area| Pool::new(area, Limits::default(), meters.clone(), bell.clone());
 
     let connections = Connections {
@@ -163,30 +181,101 @@ pub async fn start(parts: Parts) -> Result<Actors, StartError> {
         meters: meters.clone(),
         workers: workers("download"),
         purger: files.purger(),
+        alarms: alarms_address.clone(),
         master_key: &parts.master_key,
         own_listeners: &parts.own_listeners,
     })?;
 
-    let janitor = Janitor::new(pool.clone());
+    let analytics = Analytics::new(pool.clone(), bus.clone(), meters.clone(), workers("statistics"));
+    let dead_letters =
+        DeadLetters::new(pool.clone(), bus.clone(), ids, meters.clone(), workers("dead_letter"), &parts.master_key);
+    let reminders = Reminders::new(reminders::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bus: bus.clone(),
+        ids,
+        bell: bell.clone(),
+        meters: meters.clone(),
+        workers: workers("reminder"),
+        alarms: alarms_address.clone(),
+        master_key: &parts.master_key,
+    });
+
+    // Few, and few of one account, as each may wait for a receiver.
+    let tests = Limits { workers: 8, queue: 32, per_account: 2 };
+    let webhooks = Webhooks::new(webhooks::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bus: bus.clone(),
+        clock: clock.clone(),
+        ids,
+        node_id: parts.node_id,
+        bell: bell.clone(),
+        meters: meters.clone(),
+        workers: workers("webhook"),
+        test_workers: Pool::new("webhook_test", tests, meters.clone(), bell.clone()),
+        alarms: alarms_address.clone(),
+        master_key: &parts.master_key,
+        own_listeners: &parts.own_listeners,
+    })?;
+
+    let notifications = Notifications::new(notifications::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bus: bus.clone(),
+        ids,
+        bell: bell.clone(),
+        workers: workers("notification"),
+        master_key: &parts.master_key,
+    })?;
+
+    let mut sweeps = vec![outbox.sweep(), downloads.sweep(), reminders.sweep()];
+    sweeps.extend(notifications.sweeps());
+    let janitor = Janitor::new(pool.clone(), sweeps);
+    let keyring_address = Address::default();
+    // What is woken when its time has come: one for each kind of alarm.
+    let mut wakes = vec![
+        Keyring::wakes(&keyring_address),
+        files.wakes(),
+        downloads.wakes(),
+        reminders.wakes(),
+        notifications.wakes(),
+        janitor.wakes(),
+    ];
+    wakes.extend(webhooks.wakes());
+    let pace = Pace { horizon: settings.alarms.horizon.get(), poll: settings.alarms.poll.get() };
+    let alarms = Alarms::new(pool.clone(), bus.clone(), bell.clone(), meters.clone(), wakes, pace, alarms_address);
+    let janitor_address = janitor.address().clone();
 
     let children = vec![
         ChildSpec::actor("connections", &Address::default(), move || (connections.clone(), ())),
         ChildSpec::actor("outbox", &Address::default(), move || (outbox.clone(), ())),
-        ChildSpec::actor("keyring", &Address::default(), move || (keyring.clone(), ())),
+        ChildSpec::actor("keyring", &keyring_address, move || (keyring.clone(), ())),
         area("sessions", &clock, vec![session_workers.child(&clock)]),
         area("accounts", &clock, vec![account_workers.child(&clock)]),
         area("files", &clock, files.children(&clock)),
         area("downloads", &clock, downloads.children(&clock)),
-        ChildSpec::actor("janitor", &Address::default(), move || (janitor.clone(), ())),
+        area("webhooks", &clock, webhooks.children(&clock)),
+        area("reminders", &clock, reminders.children(&clock)),
+        area("analytics", &clock, analytics.children(&clock)),
+        area("dead_letters", &clock, dead_letters.children(&clock)),
+        area("notifications", &clock, notifications.children(&clock)),
+        ChildSpec::actor("janitor", &janitor_address, move || (janitor.clone(), ())),
+        alarms.child(),
     ];
     let root = supervision::start("actors", children, clock.clone()).await?;
 
     let answering = CancellationToken::new();
-    let service = bus.service("Accounts, sessions, downloads and files.", env!("CARGO_PKG_VERSION"), parts.verifier.clone());
+    let service = bus.service("Everything that Bowerbird does.", env!("CARGO_PKG_VERSION"), parts.verifier.clone());
     let service = sessions.endpoints(service);
     let service = accounts.endpoints(service);
     let service = files.endpoints(service);
     let service = downloads.endpoints(service);
+    let service = webhooks.endpoints(service);
+    let service = reminders.endpoints(service);
+    let service = analytics.endpoints(service);
+    let service = dead_letters.endpoints(service);
+    let service = notifications.endpoints(service);
     match service.start(answering.clone()).await {
         Ok(service) => Ok(Actors { root, service, answering }),
         Err(error) => {

@@ -6,14 +6,15 @@ mod dispatcher;
 mod download;
 mod ledger;
 mod requests;
-mod retry;
+pub(crate) mod retry;
 pub(crate) mod row;
 mod seal;
 mod settle;
 mod sink;
 mod slots;
-mod store;
+pub(crate) mod store;
 mod transfer;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use bowerbird_nats::{
     download::{CancelDownload, CreateDownload, DeleteDownload, GetDownload, ListDownloads, RetryDownload, UpdateDownload},
     id::NodeId,
 };
-use bowerbird_outbound::{AddressPolicy, Client, ClientOptions, Engine, MemoryBudget, Patience, Timeouts};
+use bowerbird_outbound::{Client, Engine, MemoryBudget, Patience};
 use bowerbird_storage::Bucket;
 use sqlx::PgPool;
 
@@ -40,11 +41,15 @@ use self::{
     seal::Seal,
     slots::{BEAT, Slots},
     store::Limits as DispatchLimits,
+    waiting::Waiting,
 };
 use crate::{
+    alarms::{AlarmsAddress, Wakes},
     cursor::Cursors,
     events::Bell,
     files::PurgerAddress,
+    guarded,
+    janitor::Sweep,
     metrics::Meters,
     requests::Pool,
     supervision::{Address, ChildSpec},
@@ -68,6 +73,7 @@ pub(crate) struct Foundation<'a> {
     pub(crate) meters: Meters,
     pub(crate) workers: Pool,
     pub(crate) purger: PurgerAddress,
+    pub(crate) alarms: AlarmsAddress,
     pub(crate) master_key: &'a [u8; 32],
     pub(crate) own_listeners: &'a [SocketAddr],
 }
@@ -81,6 +87,7 @@ pub(crate) struct Downloads {
     worker: Arc<Worker>,
     slots: usize,
     slots_address: Address<slots::Message>,
+    keep_finished: Duration,
 }
 
 /// The area cannot be set up.
@@ -109,28 +116,12 @@ impl Downloads {
             meters,
             workers,
             purger,
+            alarms,
             master_key,
             own_listeners,
         } = foundation;
         let (outbound, downloads) = (&settings.outbound, &settings.downloads);
-        let client = Client::new(ClientOptions {
-            policy: AddressPolicy::new(
-                outbound.allow.clone(),
-                outbound.deny.clone(),
-                outbound.ports.clone(),
-                own_listeners.to_vec(),
-            ),
-            timeouts: Timeouts {
-                dns: outbound.dns_timeout.get(),
-                connect: outbound.connect_timeout.get(),
-                first_byte: outbound.first_byte_timeout.get(),
-                stall: outbound.stall_timeout.get(),
-            },
-            user_agent: outbound.user_agent.clone(),
-            name_servers: outbound.name_servers.clone(),
-            max_redirects: outbound.max_redirects,
-            ..ClientOptions::default()
-        })?;
+        let client = Client::new(guarded::options(outbound, own_listeners))?;
         let patience = Patience { min_rate: outbound.min_rate.get(), ..Patience::default() };
         let engine = Engine::new(client.clone(), MemoryBudget::new(downloads.memory_budget.get()), patience, clock);
         let seal = Seal::new(master_key).map_err(|_| SetupError::Seal)?;
@@ -159,7 +150,6 @@ impl Downloads {
                 node_gone_after: BEAT * 4,
                 lost_after: LOST_AFTER,
             },
-            keep_finished: downloads.keep_finished.get(),
         };
         let worker = Arc::new(Worker {
             pool,
@@ -169,6 +159,7 @@ impl Downloads {
             seal,
             bell,
             meters,
+            alarms,
             node_id,
             lease: settings.leases.duration.get(),
             backoff: Backoff { base: downloads.retry_base.get(), max: downloads.retry_max.get() },
@@ -187,6 +178,7 @@ impl Downloads {
             worker,
             slots: downloads.slots,
             slots_address: Address::default(),
+            keep_finished: downloads.keep_finished.get(),
         })
     }
 
@@ -202,6 +194,16 @@ impl Downloads {
             })
             .stop_within(HAND_BACK_WITHIN),
         ]
+    }
+
+    /// What is woken when downloads may run.
+    pub(crate) fn wakes(&self) -> Arc<dyn Wakes> {
+        Arc::new(Waiting { dispatcher: self.dispatcher_address.clone() })
+    }
+
+    /// What goes after a time.
+    pub(crate) fn sweep(&self) -> Sweep {
+        waiting::tidying(self.worker.pool.clone(), self.keep_finished)
     }
 
     /// Add what this area answers.

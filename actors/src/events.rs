@@ -8,9 +8,10 @@ use bowerbird_nats::{AccountId, EventId, event::EventType};
 use serde::Serialize;
 use uuid::Uuid;
 
+pub(crate) use self::store::read;
 pub use self::{
     bell::Bell,
-    store::{first_time, record, record_many},
+    store::{first_time, first_times, record, record_many},
 };
 
 /// Shards of the outbox. An event's shard follows from its entity, and one relay at a time works on a shard.

@@ -5,7 +5,7 @@ mod purger;
 mod requests;
 pub(crate) mod store;
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use bowerbird_config::Settings;
 use bowerbird_lifecycle::Clock;
@@ -19,7 +19,7 @@ use sqlx::PgPool;
 
 use self::{purger::Purger, requests::Collaborators};
 pub(crate) use self::{purger::PurgerAddress, requests::Requests};
-use crate::{cursor::Cursors, events::Bell, metrics::Meters, requests::Pool, supervision::ChildSpec};
+use crate::{alarms::Wakes, cursor::Cursors, events::Bell, metrics::Meters, requests::Pool, supervision::ChildSpec};
 
 /// The area.
 pub(crate) struct Files {
@@ -60,6 +60,11 @@ impl Files {
     pub(crate) fn children(&self, clock: &Clock) -> Vec<ChildSpec> {
         let purger = self.purger.clone();
         vec![self.workers.child(clock), ChildSpec::actor("purger", &self.address.0, move || (purger.clone(), ()))]
+    }
+
+    /// What is woken when something is to be deleted in the bucket.
+    pub(crate) fn wakes(&self) -> Arc<dyn Wakes> {
+        Arc::new(purger::Waiting(self.address.clone()))
     }
 
     /// Add what this area answers.

@@ -1,94 +1,187 @@
-//! The sweeps: what is kept for a time goes when that time is over. One list, one loop, small batches.
+//! The sweeps: what is kept for a time goes when that time is over, in small batches.
 //!
-//! The rows are the truth and every sweep is a DELETE that finds its own work, so any number of processes may sweep, a
-//! crash costs nothing, and what one misses the next finds.
+//! Each sweep has an alarm, which one process of all is woken by; arming the next time is part of waking, so a sweep is
+//! never forgotten. Sweeping itself comes after that commit: a crash costs one round, and what one misses the next finds.
 
 mod store;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval};
+use sqlx::{PgConnection, PgPool};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use self::store::SWEEPS;
-use crate::supervision::OwnedTasks;
+use crate::{
+    alarms::{self, Due, Kind, WakeError, Wakes},
+    supervision::{Address, OwnedTasks, Panicked},
+};
 
-/// How often each sweep looks.
+/// How often rows that are over are looked for.
 const EVERY: Duration = Duration::from_mins(10);
 /// Rows of one statement.
 const BATCH: i64 = 1000;
+
+type Run = Arc<dyn Fn() -> BoxFuture<'static, Result<u64, sqlx::Error>> + Send + Sync>;
+
+/// Something that is done again and again.
+#[derive(Clone)]
+pub(crate) struct Sweep {
+    /// What its alarm is about.
+    id: Uuid,
+    name: &'static str,
+    every: Duration,
+    run: Run,
+}
+
+impl Sweep {
+    /// A sweep whose number nobody else has. `run` takes one batch and says how many that were; it is called until it says 0.
+    pub(crate) fn new<Fut>(
+        number: u128,
+        name: &'static str,
+        every: Duration,
+        run: impl Fn() -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = Result<u64, sqlx::Error>> + Send + 'static,
+    {
+        Sweep { id: Uuid::from_u128(number), name, every, run: Arc::new(move || Box::pin(run())) }
+    }
+
+    async fn sweep(&self) {
+        let mut rows = 0;
+        loop {
+            match (self.run)().await {
+                Ok(0) => break,
+                Ok(swept) => rows += swept,
+                Err(error) => {
+                    warn!(sweep = self.name, %error, "a sweep failed; it goes on the next time");
+                    break;
+                }
+            }
+        }
+        if rows > 0 {
+            info!(sweep = self.name, rows, "swept");
+        }
+    }
+}
 
 /// Sweeps.
 #[derive(Clone)]
 pub(crate) struct Janitor {
     pool: PgPool,
+    sweeps: Arc<[Sweep]>,
+    address: Address<Message>,
 }
 
-/// The loop has ended, which it should not.
-pub(crate) struct Ended(String);
+/// What it is told.
+pub(crate) enum Message {
+    /// It is time for these.
+    Sweep(Vec<Uuid>),
+    /// This one is done.
+    Swept(Uuid, Result<(), Panicked>),
+}
+
+/// What it is at.
+#[derive(Default)]
+pub(crate) struct State {
+    tasks: OwnedTasks,
+    running: BTreeSet<Uuid>,
+}
 
 impl Janitor {
-    /// A janitor for this database.
-    pub(crate) fn new(pool: PgPool) -> Self {
-        Janitor { pool }
+    /// A janitor for this database, with the sweeps of areas that have more to do than to delete rows by their age.
+    pub(crate) fn new(pool: PgPool, others: Vec<Sweep>) -> Self {
+        let rows = SWEEPS.iter().map(|(number, name, statement)| {
+            let pool = pool.clone();
+            Sweep::new(*number, name, EVERY, move || {
+                let pool = pool.clone();
+                async move { store::sweep(&pool, statement, BATCH).await }
+            })
+        });
+        let sweeps = rows.chain(others).collect();
+        Janitor { pool, sweeps, address: Address::default() }
     }
 
-    async fn sweep_again_and_again(self) {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.sweep().await;
-        }
+    /// Where it lives.
+    pub(crate) fn address(&self) -> &Address<Message> {
+        &self.address
     }
 
-    async fn sweep(&self) {
-        for (name, statement) in SWEEPS {
-            let mut rows = 0;
-            loop {
-                match store::sweep(&self.pool, statement, BATCH).await {
-                    Ok(swept) => {
-                        rows += swept;
-                        if swept < BATCH.unsigned_abs() {
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        warn!(sweep = name, %error, "a sweep failed; the next one goes on");
-                        break;
-                    }
-                }
-            }
-            if rows > 0 {
-                info!(sweep = name, rows, "swept");
-            }
+    /// What is woken when it is time.
+    pub(crate) fn wakes(&self) -> Arc<dyn Wakes> {
+        Arc::new(self.clone())
+    }
+
+    /// Arm what nobody has armed yet: in a new database, or a sweep that is new in this version.
+    async fn arm(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        for sweep in &*self.sweeps {
+            alarms::arm_first(&mut connection, Kind::Sweep, sweep.id, Duration::ZERO).await?;
         }
+        Ok(())
+    }
+
+    fn find(&self, id: Uuid) -> Option<&Sweep> {
+        self.sweeps.iter().find(|sweep| sweep.id == id)
+    }
+}
+
+impl Wakes for Janitor {
+    fn kind(&self) -> Kind {
+        Kind::Sweep
+    }
+
+    fn wake<'a>(&'a self, connection: &'a mut PgConnection, due: &'a [Due]) -> BoxFuture<'a, Result<(), WakeError>> {
+        Box::pin(async move {
+            // One that this version does not know is not armed again: the version that knows it does that at its start.
+            let next = due.iter().filter_map(|due| Some((due.subject_id, due.now + self.find(due.subject_id)?.every)));
+            alarms::arm_many(connection, Kind::Sweep, &next.collect::<Vec<_>>()).await?;
+            Ok(())
+        })
+    }
+
+    fn committed(&self, due: &[Due]) {
+        // Without a janitor this round is left out.
+        let _ = self.address.cast(Message::Sweep(due.iter().map(|due| due.subject_id).collect()));
     }
 }
 
 impl Actor for Janitor {
-    type Msg = Ended;
-    type State = OwnedTasks;
+    type Msg = Message;
+    type State = State;
     type Arguments = ();
 
-    async fn pre_start(&self, myself: ActorRef<Ended>, (): ()) -> Result<OwnedTasks, ActorProcessingErr> {
-        let mut tasks = OwnedTasks::default();
-        tasks.spawn(&myself, self.clone().sweep_again_and_again(), |ended| {
-            Ended(ended.err().map_or_else(|| "the sweeps returned".to_owned(), |panicked| panicked.to_string()))
-        });
-        Ok(tasks)
+    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
+        self.arm().await?;
+        Ok(State::default())
     }
 
-    async fn handle(&self, _: ActorRef<Ended>, Ended(why): Ended, _: &mut OwnedTasks) -> Result<(), ActorProcessingErr> {
-        Err(why.into())
+    async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Sweep(due) => {
+                for sweep in due.into_iter().filter_map(|id| self.find(id)) {
+                    if state.running.insert(sweep.id) {
+                        let (id, sweep) = (sweep.id, sweep.clone());
+                        state.tasks.spawn(&myself, async move { sweep.sweep().await }, move |ended| Message::Swept(id, ended));
+                    }
+                }
+            }
+            Message::Swept(id, ended) => {
+                state.running.remove(&id);
+                ended?;
+            }
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use bowerbird_testkit::TestDatabase;
+    use time::OffsetDateTime;
 
     use super::*;
 
@@ -112,10 +205,11 @@ mod tests {
         ] {
             sqlx::query(statement).execute(&pool).await.unwrap();
         }
-        let janitor = Janitor::new(pool.clone());
+        let janitor = Janitor::new(pool.clone(), Vec::new());
         // Twice: the second finds nothing to do.
-        janitor.sweep().await;
-        janitor.sweep().await;
+        for sweep in janitor.sweeps.iter().chain(&*janitor.sweeps) {
+            sweep.sweep().await;
+        }
         let left: (i64, i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM processed_events),
                     (SELECT count(*) FROM sessions), (SELECT count(*) FROM refresh_tokens)",
@@ -124,5 +218,42 @@ mod tests {
         .await
         .unwrap();
         assert_eq!(left, (1, 1, 2, 2));
+    }
+
+    #[tokio::test]
+    async fn waking_a_sweep_arms_its_next_time_and_a_start_arms_only_what_is_not() {
+        let database = TestDatabase::new().await;
+        let pool = database.pool();
+        let hourly = Sweep::new(0xff, "nothing", Duration::from_hours(1), || async { Ok(0) });
+        let janitor = Janitor::new(pool.clone(), vec![hourly.clone()]);
+        janitor.arm().await.unwrap();
+        let armed = async || -> Vec<(Uuid, OffsetDateTime, i64)> {
+            sqlx::query_as("SELECT subject_id, due_at, version FROM alarms WHERE kind = 'sweep' ORDER BY subject_id")
+                .fetch_all(&pool)
+                .await
+                .unwrap()
+        };
+        let first = armed().await;
+        assert_eq!(first.len(), SWEEPS.len() + 1);
+        let now = first[0].1 + Duration::from_mins(5);
+        let due = |subject_id| Due { subject_id, due_at: first[0].1, version: 1, now };
+        let mut connection = pool.acquire().await.unwrap();
+        let strange = Uuid::from_u128(0xdead);
+        janitor.wake(&mut connection, &[due(hourly.id), due(strange)]).await.unwrap();
+        let second = armed().await;
+        janitor.arm().await.unwrap();
+        assert_eq!(armed().await, second);
+        for (earlier, later) in first.iter().zip(&second) {
+            let expected = if later.0 == hourly.id { now + Duration::from_hours(1) } else { earlier.1 };
+            assert_eq!(later.1, expected);
+        }
+        assert_eq!(second.len(), first.len());
+    }
+
+    #[test]
+    fn no_two_sweeps_have_the_same_number() {
+        let numbers: BTreeSet<u128> = SWEEPS.iter().map(|(number, ..)| *number).collect();
+        assert_eq!(numbers.len(), SWEEPS.len());
+        assert!(numbers.into_iter().all(|number| number < 0x0100), "others begin at 0x0100");
     }
 }

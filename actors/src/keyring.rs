@@ -1,9 +1,10 @@
 //! The signing keys: made, published, rotated, forgotten. The table `signing_keys` outlives this actor; it keeps nothing
 //! but the parsed active key, which it shares with whoever signs through [`Signer`].
 //!
-//! Every replica runs one and looks at the table every few seconds; who finds something to do does it under a lock, so
-//! replicas that rotate at once make one new key. The public parts go to the bucket `KEYS` at every look, so a JetStream
-//! that was wiped has them again a moment later. A crash costs nothing: signing goes on with the key that was loaded.
+//! Every replica runs one. An alarm says when there is something to do, and wakes one of them; it is done under a lock, so
+//! replicas that start at once make one key. All look at the table every few seconds, to sign with what is active now, and
+//! to put the public parts into the bucket `KEYS`, so a JetStream that was wiped has them again a moment later. A crash
+//! costs nothing: signing goes on with the key that was loaded.
 
 mod generate;
 mod schedule;
@@ -16,8 +17,9 @@ use std::{sync::Arc, time::Duration};
 use bowerbird_config::Auth;
 use bowerbird_lifecycle::{Clock, Component, IdSource};
 use bowerbird_nats::{Bus, bus::Connection, key::KeySet, publish};
+use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tracing::{info, warn};
 
 pub use self::signer::{Error as SignError, Signer};
@@ -27,8 +29,9 @@ use self::{
     seal::Seal,
 };
 use crate::{
+    alarms::{Due, Kind, WakeError, Wakes},
     metrics::Meters,
-    supervision::{OwnedTasks, Panicked},
+    supervision::{Address, OwnedTasks, Panicked},
 };
 
 /// Longest time between two looks at the table.
@@ -85,14 +88,18 @@ struct Inner {
 pub struct State {
     tasks: OwnedTasks,
     looking: bool,
+    /// The next look does what is due.
+    rotates: bool,
     /// Brings the next look. There is one at a time.
     timer: Option<tokio::task::JoinHandle<Result<(), MessagingErr<Message>>>>,
 }
 
 /// What the actor is told.
 pub enum Message {
-    /// Look at the table, do what is due, publish.
+    /// Look at the table, publish.
     Look,
+    /// Do what is due, then look.
+    Rotate,
     /// The bus is connected again.
     Reconnected,
     /// A look has ended.
@@ -118,6 +125,11 @@ impl Keyring {
         Ok(Keyring(Arc::new(Inner { pool, bus, clock, ids, seal, rhythm, signer: Signer::default(), meters, health })))
     }
 
+    /// What is woken when there is something to do. `address` is where this process's keyring lives.
+    pub fn wakes(address: &Address<Message>) -> Arc<dyn Wakes> {
+        Arc::new(Waiting(address.clone()))
+    }
+
     /// Signs with the key that is active.
     pub fn signer(&self) -> Signer {
         self.0.signer.clone()
@@ -126,6 +138,12 @@ impl Keyring {
     /// Do what is due, load the active key, and give the public parts. Makes the first key of an installation, which takes
     /// a few seconds.
     pub async fn refresh(&self) -> Result<KeySet, Error> {
+        self.rotate().await?;
+        self.load().await
+    }
+
+    /// Do what is due, and arm the alarm for what is next.
+    async fn rotate(&self) -> Result<(), Error> {
         let this = &self.0;
         let mut advanced = self.advance(None).await?;
         if advanced.wants_key {
@@ -139,6 +157,11 @@ impl Keyring {
             info!(key.id = kid, "a new signing key is active");
             this.meters.0.key_rotations.inc();
         }
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<KeySet, Error> {
+        let this = &self.0;
         let mut connection = this.pool.acquire().await.map_err(store::Error::from)?;
         let keys = store::load(&mut connection).await?;
         let (kid, sealed) = keys.active.ok_or(Error::NoKey)?;
@@ -153,8 +176,11 @@ impl Keyring {
         store::advance(&this.pool, this.rhythm, &this.seal, this.ids, this.clock.now(), fresh).await
     }
 
-    async fn look(self) -> Result<(), Error> {
-        let set = self.refresh().await?;
+    async fn look(self, rotates: bool) -> Result<(), Error> {
+        if rotates {
+            self.rotate().await?;
+        }
+        let set = self.load().await?;
         self.0.bus.put_key_set(&set).await?;
         Ok(())
     }
@@ -162,12 +188,15 @@ impl Keyring {
     fn start_look(&self, myself: &ActorRef<Message>, state: &mut State) {
         if !state.looking {
             state.looking = true;
-            state.tasks.spawn(myself, self.clone().look(), Message::Looked);
+            state.tasks.spawn(myself, self.clone().look(std::mem::take(&mut state.rotates)), Message::Looked);
         }
     }
 
     fn looked(&self, myself: &ActorRef<Message>, state: &mut State, outcome: Result<Result<(), Error>, Panicked>) {
         state.looking = false;
+        if state.rotates {
+            self.start_look(myself, state);
+        }
         let failure = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -188,6 +217,25 @@ impl Keyring {
         if let Some(earlier) = state.timer.replace(myself.send_after(next, || Message::Look)) {
             earlier.abort();
         }
+    }
+}
+
+/// Wakes the keyring of this process.
+struct Waiting(Address<Message>);
+
+impl Wakes for Waiting {
+    fn kind(&self) -> Kind {
+        Kind::KeyRotation
+    }
+
+    /// Making a key takes seconds, so it comes after this; what is lost in between is tried again.
+    fn wake<'a>(&'a self, connection: &'a mut PgConnection, _: &'a [Due]) -> BoxFuture<'a, Result<(), WakeError>> {
+        Box::pin(async move { Ok(store::arm_again(connection).await?) })
+    }
+
+    fn committed(&self, _: &[Due]) {
+        // One that is not there is asked again in a minute.
+        let _ = self.0.cast(Message::Rotate);
     }
 }
 
@@ -212,12 +260,16 @@ impl Actor for Keyring {
         let mut tasks = OwnedTasks::default();
         tasks.spawn(&myself, watch_connection(self.0.bus.clone(), myself.clone()), |_| Message::Look);
         myself.cast(Message::Look)?;
-        Ok(State { tasks, looking: false, timer: None })
+        Ok(State { tasks, looking: false, rotates: false, timer: None })
     }
 
     async fn handle(&self, myself: ActorRef<Message>, message: Message, state: &mut State) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Look | Message::Reconnected => self.start_look(&myself, state),
+            Message::Rotate => {
+                state.rotates = true;
+                self.start_look(&myself, state);
+            }
             Message::Looked(outcome) => self.looked(&myself, state, outcome),
         }
         Ok(())

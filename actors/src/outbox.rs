@@ -1,8 +1,8 @@
 //! The way out: what is committed in PostgreSQL reaches JetStream. The tables `events` and `outbox` outlive this actor.
 //!
-//! Three loops run as its tasks: the relay (at once when the [`Bell`] rings, else every [`POLL`]), the watch over the
-//! stream `EVENTS` (a stream that was lost and made again gets everything that it should still hold), and the upkeep of
-//! the partitions. A crash costs nothing: what was not marked is published by the next life, or by another process.
+//! Two loops run as its tasks: the relay (at once when the [`Bell`] rings, else every [`POLL`]) and the watch over the
+//! stream `EVENTS` (a stream that was lost and made again gets everything that it should still hold). The partitions are
+//! looked after when it starts, and then by a sweep. A crash costs nothing: what was not marked is published by the next life, or by another process.
 
 mod relay;
 mod store;
@@ -15,8 +15,11 @@ use sqlx::PgPool;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
+pub(crate) use self::store::{mark, set_mark};
 use crate::{
+    analytics,
     events::Bell,
+    janitor::Sweep,
     metrics::Meters,
     supervision::{OwnedTasks, Panicked},
 };
@@ -31,6 +34,8 @@ const WATCH: Duration = Duration::from_secs(3);
 const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 /// How often partitions are looked after.
 const UPKEEP: Duration = Duration::from_hours(1);
+/// The sweep's place among all sweeps.
+const SWEEP: u128 = 0x0e01;
 /// Days that have a partition ahead of time.
 const DAYS_AHEAD: i64 = 7;
 /// Days that events are kept; longer than the stream keeps them.
@@ -158,13 +163,18 @@ impl Outbox {
         Ok(queued)
     }
 
-    async fn upkeep(self) {
-        let mut ticks = interval(UPKEEP);
-        loop {
-            ticks.tick().await;
-            if let Err(error) = self.keep_partitions().await {
-                warn!(%error, "the partitions of events could not be looked after; events go to the default one until the next try");
-            }
+    /// Makes partitions ahead of time, and drops those that are over.
+    pub(crate) fn sweep(&self) -> Sweep {
+        let outbox = self.clone();
+        Sweep::new(SWEEP, "partitions of events", UPKEEP, move || {
+            let outbox = outbox.clone();
+            async move { outbox.keep_partitions().await.map(|()| 0) }
+        })
+    }
+
+    async fn upkeep(&self) {
+        if let Err(error) = self.keep_partitions().await {
+            warn!(%error, "the partitions of events could not be looked after; events go to the default one until the next try");
         }
     }
 
@@ -185,14 +195,15 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
-        let mut transaction = self.pool.begin().await?;
-        store::be_modest(&mut transaction).await?;
-        if let Some(day) = today.checked_sub(time::Duration::days(DAYS_KEPT)) {
-            let dropped = store::drop_partitions_before(&mut transaction, day).await?;
+        let Some(first_kept) = today.checked_sub(time::Duration::days(DAYS_KEPT)) else { return Ok(()) };
+        for day in store::days_before(&self.pool, first_kept).await? {
+            // Before the events go, they are counted for the last time.
+            analytics::close(&self.pool, day).await?;
+            let mut transaction = self.pool.begin().await?;
+            store::be_modest(&mut transaction).await?;
+            store::drop_partition(&mut transaction, day).await?;
             transaction.commit().await?;
-            if !dropped.is_empty() {
-                info!(partitions = ?dropped, "old events were dropped");
-            }
+            info!(%day, "the events of a day were dropped");
         }
         Ok(())
     }
@@ -218,8 +229,16 @@ impl Outbox {
     }
 }
 
+/// Put what the stream of events should hold into the outbox again, for the relays that run; how many events that are.
+pub async fn requeue(pool: &PgPool) -> Result<u64, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let queued = store::requeue_since(&mut transaction, STREAM_KEEPS_SECONDS).await?;
+    transaction.commit().await?;
+    Ok(queued)
+}
+
 /// Whether a stream is not the one of the mark any more, or lost its end.
-fn is_another(
+pub(crate) fn is_another(
     marked_at: time::OffsetDateTime,
     marked_sequence: i64,
     created_at: time::OffsetDateTime,
@@ -240,7 +259,7 @@ impl Actor for Outbox {
 
     async fn pre_start(&self, myself: ActorRef<Ended>, (): ()) -> Result<OwnedTasks, ActorProcessingErr> {
         let mut tasks = OwnedTasks::default();
-        Outbox::run(&myself, &mut tasks, "upkeep", self.clone().upkeep());
+        self.upkeep().await;
         Outbox::run(&myself, &mut tasks, "relay", self.clone().relay());
         Outbox::run(&myself, &mut tasks, "watch", self.clone().watch());
         Ok(tasks)

@@ -11,7 +11,18 @@ impl Settings {
         self.check_bus()?;
         self.check_storage()?;
         self.check_auth()?;
-        self.check_downloads()
+        self.check_downloads()?;
+        self.check_alarms()?;
+        self.check_reminders()?;
+        self.check_webhooks()?;
+        self.check_notifications()
+    }
+
+    fn check_reminders(&self) -> Result<(), Error> {
+        let reminders = &self.reminders;
+        at_least("reminders.catch_up", reminders.catch_up.get(), Duration::from_mins(1))?;
+        at_most("reminders.catch_up", reminders.catch_up.get(), Duration::from_hours(24 * 365))?;
+        refuse_if(reminders.max_scheduled_per_account == 0, || "reminders.max_scheduled_per_account must be at least 1".into())
     }
 
     fn check_addresses(&self) -> Result<(), Error> {
@@ -40,6 +51,10 @@ impl Settings {
         refuse_if(self.gateway.max_connections == 0, || "gateway.max_connections must be at least 1".into())?;
         at_least("gateway.request_timeout", self.gateway.request_timeout.get(), Duration::from_secs(1))?;
         at_least("gateway.read_timeout", self.gateway.read_timeout.get(), Duration::from_secs(1))?;
+        refuse_if(self.gateway.max_event_streams_per_account == 0, || {
+            "gateway.max_event_streams_per_account must be at least 1".into()
+        })?;
+        at_least("gateway.event_heartbeat", self.gateway.event_heartbeat.get(), Duration::from_millis(100))?;
         for origin in &self.gateway.cors_origins {
             refuse_if(origin == "*" || !origin.contains("://") || origin.ends_with('/'), || {
                 format!("gateway.cors_origins: `{origin}` is not an origin such as `https://app.example.org`")
@@ -132,6 +147,43 @@ impl Settings {
             "downloads.retry_max must not be shorter than downloads.retry_base".into()
         })
     }
+
+    fn check_alarms(&self) -> Result<(), Error> {
+        at_least("alarms.horizon", self.alarms.horizon.get(), Duration::from_mins(1))?;
+        at_most("alarms.horizon", self.alarms.horizon.get(), Duration::from_hours(30 * 24))?;
+        at_least("alarms.poll", self.alarms.poll.get(), Duration::from_millis(100))?;
+        at_most("alarms.poll", self.alarms.poll.get(), Duration::from_mins(1))
+    }
+
+    fn check_webhooks(&self) -> Result<(), Error> {
+        let webhooks = &self.webhooks;
+        refuse_if(webhooks.max_per_account == 0 || webhooks.max_pending == 0, || {
+            "webhooks.max_per_account and webhooks.max_pending must be at least 1".into()
+        })?;
+        // Half of the slots are never for receivers that fail, so there must be two halves.
+        refuse_if(webhooks.slots < 2 || webhooks.max_sending_per_webhook == 0, || {
+            "webhooks.slots must be at least 2 and webhooks.max_sending_per_webhook at least 1".into()
+        })?;
+        at_least("webhooks.timeout", webhooks.timeout.get(), Duration::from_millis(100))?;
+        at_most("webhooks.timeout", webhooks.timeout.get(), Duration::from_mins(1))?;
+        refuse_if(webhooks.retries.len() > 50, || "webhooks.retries must be at most 50 waits".into())?;
+        for wait in &webhooks.retries {
+            at_most("webhooks.retries", wait.get(), Duration::from_hours(30 * 24))?;
+        }
+        at_most("webhooks.old_secret_for", webhooks.old_secret_for.get(), Duration::from_hours(30 * 24))
+    }
+
+    fn check_notifications(&self) -> Result<(), Error> {
+        let notifications = &self.notifications;
+        at_least("notifications.keep", notifications.keep.get(), Duration::from_hours(1))?;
+        refuse_if(notifications.max_per_account == 0, || "notifications.max_per_account must be at least 1".into())?;
+        let smtp = &self.smtp;
+        refuse_if(smtp.url.is_some() != smtp.from.is_some(), || "smtp.url and smtp.from go together; set both or none".into())?;
+        refuse_if(smtp.connections == 0 || smtp.max_attempts == 0 || smtp.max_per_account_and_hour == 0, || {
+            "smtp.connections, smtp.max_attempts and smtp.max_per_account_and_hour must be at least 1".into()
+        })?;
+        refuse_if(smtp.retry_max < smtp.retry_base, || "smtp.retry_max must not be shorter than smtp.retry_base".into())
+    }
 }
 
 fn refuse_if(wrong: bool, sentence: impl FnOnce() -> String) -> Result<(), Error> {
@@ -155,6 +207,7 @@ mod tests {
         let cases = [
             ("[gateway]\nlisten = \"127.0.0.1:9000\"", "gateway.listen"),
             ("[gateway]\ncors_origins = [\"*\"]", "gateway.cors_origins"),
+            ("[gateway]\nevent_heartbeat = \"1ms\"", "gateway.event_heartbeat"),
             ("[gateway]\npublic_url = \"https://u:pw@h\"", "gateway.public_url"),
             ("[storage]\nendpoint = \"http://u@h\"", "storage.endpoint"),
             ("[nats]\nprefix = \"a.b\"", "nats.prefix"),
@@ -166,7 +219,17 @@ mod tests {
             ("[auth]\naccess_token_ttl = \"1h\"", "auth.access_token_ttl"),
             ("[auth]\nkey_overlap = \"1m\"", "auth.key_overlap"),
             ("[auth]\npassword_min_length = 4", "auth.password_min_length"),
+            ("[reminders]\ncatch_up = \"1s\"", "reminders.catch_up"),
+            ("[reminders]\nmax_scheduled_per_account = 0", "reminders.max_scheduled_per_account"),
             ("[downloads]\npart_size = \"1MiB\"", "downloads.part_size"),
+            ("[webhooks]\nslots = 1", "webhooks.slots"),
+            ("[webhooks]\ntimeout = \"2m\"", "webhooks.timeout"),
+            ("[webhooks]\nretries = [\"40d\"]", "webhooks.retries"),
+            ("[smtp]\nfrom = \"a@example.org\"", "smtp.url"),
+            ("[smtp]\nconnections = 0", "smtp.connections"),
+            ("[smtp]\nretry_max = \"1s\"", "smtp.retry_max"),
+            ("[notifications]\nkeep = \"1s\"", "notifications.keep"),
+            ("[notifications]\nmax_per_account = 0", "notifications.max_per_account"),
             ("[downloads]\nmemory_budget = \"16MiB\"", "downloads.memory_budget"),
         ];
         for (overrides, key) in cases {

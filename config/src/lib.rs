@@ -24,8 +24,8 @@ use self::layers::Layers;
 
 pub use self::{
     section::{
-        Accounts, Auth, Cache, CacheKind, Database, DigestKind, Downloads, Files, Gateway, Leases, LogFormat, Nats, Outbound,
-        Shutdown, Smtp, Storage, StorageKind, Telemetry, Uploads,
+        Accounts, Alarms, Auth, Cache, CacheKind, Database, DigestKind, Downloads, Files, Gateway, Leases, LogFormat, Nats,
+        Notifications, Outbound, Reminders, Shutdown, Smtp, Storage, StorageKind, Telemetry, Uploads, Webhooks,
     },
     value::{Secret, ServerUrl, Size, Span},
 };
@@ -53,8 +53,12 @@ pub struct Settings {
     pub downloads: Downloads,
     pub files: Files,
     pub accounts: Accounts,
+    pub alarms: Alarms,
     pub uploads: Uploads,
+    pub reminders: Reminders,
+    pub notifications: Notifications,
     pub smtp: Smtp,
+    pub webhooks: Webhooks,
     pub telemetry: Telemetry,
     pub shutdown: Shutdown,
 }

@@ -21,6 +21,9 @@ pub struct Gateway {
     pub max_connections: usize,
     pub cors_origins: Vec<String>,
     pub max_proxied_streams: usize,
+    pub max_event_streams: usize,
+    pub max_event_streams_per_account: usize,
+    pub event_heartbeat: Span,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -154,6 +157,13 @@ pub struct Files {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub struct Alarms {
+    pub horizon: Span,
+    pub poll: Span,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Accounts {
     pub default_quota: Size,
 }
@@ -166,10 +176,43 @@ pub struct Uploads {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub struct Reminders {
+    pub catch_up: Span,
+    pub max_scheduled_per_account: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notifications {
+    pub keep: Span,
+    pub max_per_account: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Smtp {
     /// Holds a password, so it is a secret as a whole.
     pub url: Option<Secret>,
     pub from: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    pub connections: usize,
+    pub max_attempts: u32,
+    pub retry_base: Span,
+    pub retry_max: Span,
+    pub max_per_account_and_hour: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    pub max_per_account: u32,
+    pub max_pending: u32,
+    pub slots: usize,
+    pub max_sending_per_webhook: u32,
+    pub timeout: Span,
+    pub retries: Vec<Span>,
+    pub disable_after: Span,
+    pub old_secret_for: Span,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

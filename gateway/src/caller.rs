@@ -60,6 +60,10 @@ pub(crate) fn authenticate(headers: &HeaderMap, verifier: &Verifier) -> Result<(
 pub(crate) struct Caller {
     /// What goes along with its questions.
     pub(crate) origin: Origin,
+    /// What its token says.
+    pub(crate) verified: Verified,
+    /// The token.
+    pub(crate) credential: Credential,
 }
 
 impl<'a> ApiExtractor<'a> for Caller {
@@ -90,9 +94,9 @@ impl<'a> ApiExtractor<'a> for Caller {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> poem::Result<Self> {
         // The guard of the operation has verified it, because the document says that it needs a token.
-        if request.data::<Credential>().is_none() {
+        let (Some(verified), Some(credential)) = (request.data::<Verified>(), request.data::<Credential>()) else {
             return Err(Refused::new(Code::Unauthorized, "this needs `Authorization: Bearer <access token>`").into());
-        }
-        Ok(Caller { origin: Origin::of(request) })
+        };
+        Ok(Caller { origin: Origin::of(request), verified: *verified, credential: credential.clone() })
     }
 }

@@ -170,7 +170,8 @@ impl Guard {
 
     fn admit(&self, mut request: Request) -> Result<Request, Problem> {
         if self.needs_token {
-            let (_, credential) = caller::authenticate(request.headers(), &self.verifier)?;
+            let (verified, credential) = caller::authenticate(request.headers(), &self.verifier)?;
+            request.set_data(verified);
             request.set_data(credential);
         }
         self.check_query(request.uri().query().unwrap_or_default())?;

@@ -7,6 +7,7 @@ mod actors;
 mod api;
 mod caller;
 mod document;
+mod feed;
 mod guard;
 mod http;
 mod metrics;
@@ -34,7 +35,12 @@ use tokio::{
 
 use self::{
     actors::Actors,
-    api::{account::AccountApi, auth::AuthApi, content::Content, downloads::DownloadsApi, files::FilesApi, keys::KeysApi},
+    api::{
+        account::AccountApi, admin::AdminApi, auth::AuthApi, content::Content, downloads::DownloadsApi, events::EventsApi,
+        files::FilesApi, keys::KeysApi, notifications::NotificationsApi, reminders::RemindersApi, statistics::StatisticsApi,
+        webhooks::WebhooksApi,
+    },
+    feed::Feed,
     guard::Guarded,
     http::{
         cors::Cors,
@@ -94,7 +100,19 @@ pub struct Running {
     pub operations: SocketAddr,
 }
 
-type Api = (AuthApi, AccountApi, DownloadsApi, FilesApi, KeysApi);
+type Api = (
+    AuthApi,
+    AccountApi,
+    DownloadsApi,
+    FilesApi,
+    RemindersApi,
+    NotificationsApi,
+    EventsApi,
+    WebhooksApi,
+    StatisticsApi,
+    AdminApi,
+    KeysApi,
+);
 
 /// Serve both listeners. Returns when they accept.
 #[expect(clippy::unused_async, reason = "the composition root starts every part alike")]
@@ -107,6 +125,16 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
     };
     let measured = Measured::register(&metrics);
     let connection = bus.connection();
+    let feed = Feed::new(feed::Parts {
+        bus: bus.clone(),
+        verifier: verifier.clone(),
+        shutdown: shutdown.clone(),
+        tasks: tasks.clone(),
+        heartbeat: gateway.event_heartbeat.get(),
+        most: gateway.max_event_streams,
+        most_per_account: gateway.max_event_streams_per_account,
+        following: measured.event_streams().clone(),
+    });
     let actors = Actors::new(bus, gateway.request_timeout.get());
     let content = Content {
         actors: actors.clone(),
@@ -115,14 +143,21 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
         running: measured.proxied_streams().clone(),
         stopping: shutdown.token(),
     };
+    let for_links = actors.clone();
     let operations_api: Api = (
         AuthApi { actors: actors.clone() },
         AccountApi { actors: actors.clone() },
         DownloadsApi { actors: actors.clone(), content: content.clone() },
-        FilesApi { actors, content },
+        FilesApi { actors: actors.clone(), content },
+        RemindersApi { actors: actors.clone() },
+        NotificationsApi { actors: actors.clone() },
+        EventsApi { feed },
+        WebhooksApi { actors: actors.clone() },
+        StatisticsApi { actors: actors.clone() },
+        AdminApi { actors },
         KeysApi { verifier: verifier.clone() },
     );
-    let routes = pages::add(Route::new(), openapi_document().map_err(Error::Document)?)?
+    let routes = pages::links::add(pages::add(Route::new(), openapi_document().map_err(Error::Document)?)?, &for_links)
         .nest("/", Entrance(service(Guarded::new(operations_api, verifier)).into_endpoint()));
     let patience = gateway.read_timeout.get();
     let body = BodyBounds { limit_bytes: gateway.body_limit.as_usize(), patience };

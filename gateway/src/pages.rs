@@ -1,6 +1,8 @@
 //! Pages for people: `/docs` and what it needs, from this executable and from nowhere else, `/`, which leads there, and
 //! `/docs/problems`, where the `type` of every problem leads.
 
+pub(crate) mod links;
+
 use std::fmt::Write;
 
 use bowerbird_nats::Code;

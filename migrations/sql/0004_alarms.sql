@@ -34,3 +34,9 @@ CREATE TABLE alarm_buckets (
 COMMENT ON TABLE  alarm_buckets IS 'Seconds for which JetStream holds a schedule. Lost rows and lost schedules are made again.';
 COMMENT ON COLUMN alarm_buckets.fires_at IS 'A whole second: what is due up to then, after the second before.';
 COMMENT ON COLUMN alarm_buckets.armed_at IS 'When JetStream acknowledged its schedule.';
+
+-- What waits already.
+INSERT INTO alarms (kind, subject_id, due_at, wake_at)
+SELECT 'download', id, at, at
+FROM downloads CROSS JOIN LATERAL (SELECT CASE WHEN status = 'scheduled' THEN start_at ELSE not_before END) AS t (at)
+WHERE status IN ('scheduled', 'queued') AND at IS NOT NULL;

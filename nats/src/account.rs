@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{id::AccountId, operation::operation};
+use crate::{
+    id::AccountId,
+    operation::{Done, operation},
+};
 
 /// What an account may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,28 @@ pub struct GetAccount {}
 #[serde(deny_unknown_fields)]
 pub struct GetUsage {}
 
+/// Send an e-mail to the caller's address, with a link that proves that it is read. Harmless when it is verified. Answers
+/// `invalid_state` when there is no address, or when this server sends no e-mail.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestEmailVerification {}
+
+/// Use such a link, once and within a day. Needs no login: whoever has the link reads the address.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(deny_unknown_fields))]
+pub struct VerifyEmail {
+    /// `token` of the link.
+    #[cfg_attr(feature = "openapi", oai(validator(min_length = 1, max_length = 128)))]
+    pub token: String,
+}
+
+impl std::fmt::Debug for VerifyEmail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifyEmail").finish_non_exhaustive()
+    }
+}
+
 /// An account, as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(poem_openapi::Object), oai(skip_serializing_if_is_none, skip_serializing_if_is_empty))]
@@ -78,6 +103,9 @@ pub struct Account {
     /// E-mail address, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// Whether its owner proved to read that address. Nothing else is sent to one that is not verified.
+    #[serde(default)]
+    pub email_verified: bool,
     /// What people read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
@@ -109,6 +137,8 @@ pub struct Usage {
 operation!(Register => Account, "account", "register", Public, "Make an account.");
 operation!(GetAccount => Account, "account", "get", Account, "The caller's account.");
 operation!(GetUsage => Usage, "account", "usage", Account, "What the caller's account stores, and may.");
+operation!(RequestEmailVerification => Done, "account", "request_email_verification", Account, "Send a link that proves that the caller's address is read.");
+operation!(VerifyEmail => Done, "account", "verify_email", Public, "Use a link that proves that an address is read.");
 
 /// `account.registered`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

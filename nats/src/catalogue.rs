@@ -3,9 +3,9 @@
 use std::any::type_name;
 
 use crate::{
-    account, download, file,
+    account, dead_letter, download, file, notification,
     operation::{Access, Operation},
-    session,
+    reminder, session, statistics, webhook,
 };
 
 /// What is told of an operation.
@@ -42,6 +42,8 @@ pub fn operations() -> Vec<Entry> {
         entry::<account::Register>(),
         entry::<account::GetAccount>(),
         entry::<account::GetUsage>(),
+        entry::<account::RequestEmailVerification>(),
+        entry::<account::VerifyEmail>(),
         entry::<session::Login>(),
         entry::<session::Refresh>(),
         entry::<session::Logout>(),
@@ -57,5 +59,35 @@ pub fn operations() -> Vec<Entry> {
         entry::<file::ListFiles>(),
         entry::<file::DeleteFile>(),
         entry::<file::PresignFile>(),
+        entry::<statistics::GetStatistics>(),
+        entry::<statistics::GetSystemStatistics>(),
+        entry::<dead_letter::ListDeadLetters>(),
+        entry::<dead_letter::GetDeadLetter>(),
+        entry::<dead_letter::ReplayDeadLetter>(),
+        entry::<dead_letter::DeleteDeadLetter>(),
+        entry::<reminder::CreateReminder>(),
+        entry::<reminder::GetReminder>(),
+        entry::<reminder::ListReminders>(),
+        entry::<reminder::UpdateReminder>(),
+        entry::<reminder::SnoozeReminder>(),
+        entry::<reminder::SkipReminder>(),
+        entry::<reminder::CompleteReminder>(),
+        entry::<reminder::CancelReminder>(),
+        entry::<webhook::CreateWebhook>(),
+        entry::<webhook::GetWebhook>(),
+        entry::<webhook::ListWebhooks>(),
+        entry::<webhook::UpdateWebhook>(),
+        entry::<webhook::DeleteWebhook>(),
+        entry::<webhook::TestWebhook>(),
+        entry::<webhook::RotateWebhookSecret>(),
+        entry::<webhook::ListWebhookDeliveries>(),
+        entry::<webhook::GetWebhookDelivery>(),
+        entry::<webhook::RetryWebhookDelivery>(),
+        entry::<notification::ListNotifications>(),
+        entry::<notification::ReadNotification>(),
+        entry::<notification::ReadAllNotifications>(),
+        entry::<notification::GetSettings>(),
+        entry::<notification::ChangeSettings>(),
+        entry::<notification::Unsubscribe>(),
     ]
 }

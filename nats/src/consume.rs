@@ -22,6 +22,7 @@ pub use crate::delivery::{AckError, Delivery, FromMessage, Outcome, Raw};
 use crate::{
     bus::{Bus, Connection, backoff},
     delivery::{ACK_PATIENCE, handle},
+    envelope,
     subject::{self, Subject, WorkKind},
     topology::{self, ACK_WAIT},
 };
@@ -102,46 +103,95 @@ impl Bus {
         }
     }
 
+    /// The consumer that all processes share to hear that alarms are due.
+    pub fn alarm_consumer(&self) -> ConsumerSpec {
+        ConsumerSpec {
+            stream: topology::ALARMS,
+            durable: topology::ALARMS_CONSUMER,
+            filter: self.subjects().every_alarm_due(),
+            max_deliveries: MAX_DELIVERIES,
+            ack_wait: ACK_WAIT,
+        }
+    }
+
     /// Works off a consumer until `shutdown`, then waits for the handlers that run. Not more messages are taken than there
     /// are permits; those that are free are held while messages are waited for. A handler may be dropped at every await
     /// when this future is dropped.
     ///
     /// What is deleted on the server meanwhile is put back; what was delivered twice comes twice.
+    ///
+    /// What it refused and an operator hands back comes to the same handler, one at a time beside the others.
     pub async fn consume<T, F, Fut>(&self, spec: ConsumerSpec, shutdown: CancellationToken, permits: Arc<Semaphore>, handler: F)
     where
         T: FromMessage,
         F: Fn(Delivery<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Outcome> + Send + 'static,
     {
-        let inbox = self.0.client.new_inbox();
-        let messages = match self.0.client.subscribe(format!("{inbox}.*")).await {
-            Ok(messages) => messages,
-            Err(error) => {
-                // Only a closed client takes no subscription.
-                debug!(%error, "the inbox of a consumer could not be opened");
-                return;
-            }
-        };
-        let mut consuming = Consuming {
+        let handler = Arc::new(handler);
+        let spec = Arc::new(spec);
+        let of_stream = self.consuming(Source::stream(&spec), Arc::clone(&spec), shutdown.clone(), permits, Arc::clone(&handler));
+        if spec.stream == topology::DEAD {
+            return Box::pin(of_stream.run_to_its_end()).await;
+        }
+        // What an operator sends back is one message at a time, beside the others: it must wait for none of their permits,
+        // nor hold one of them while nothing comes.
+        let own_permit = Arc::new(Semaphore::new(1));
+        let of_replays = self.consuming(Source::replays(self, &spec), spec, shutdown, own_permit, handler);
+        tokio::join!(Box::pin(of_stream.run_to_its_end()), Box::pin(of_replays.run_to_its_end()));
+    }
+
+    fn consuming<T, F>(
+        &self,
+        source: Source,
+        spec: Arc<ConsumerSpec>,
+        shutdown: CancellationToken,
+        permits: Arc<Semaphore>,
+        handler: Arc<F>,
+    ) -> Consuming<T, F> {
+        Consuming {
             bus: self.clone(),
-            spec: Arc::new(spec),
+            source,
+            spec,
             shutdown,
             permits,
-            handler: Arc::new(handler),
-            inbox,
+            handler,
+            inbox: self.0.client.new_inbox(),
             pull_no: 0,
-            messages,
             held: Vec::new(),
             handlers: JoinSet::new(),
             message: std::marker::PhantomData::<fn() -> T>,
-        };
-        consuming.run().await;
-        consuming.finish().await;
+        }
+    }
+}
+
+/// A durable consumer that is pulled from.
+struct Source {
+    stream: &'static str,
+    durable: String,
+    filter: Subject,
+    /// Its messages were refused before, and carry the subject that they came on as a header.
+    replays: bool,
+}
+
+impl Source {
+    fn stream(spec: &ConsumerSpec) -> Source {
+        Source { stream: spec.stream, durable: spec.durable.to_owned(), filter: spec.filter.clone(), replays: false }
+    }
+
+    /// What this consumer refused and is to handle once more.
+    fn replays(bus: &Bus, spec: &ConsumerSpec) -> Source {
+        Source {
+            stream: topology::REPLAYS,
+            durable: format!("{}_{}", spec.stream, spec.durable),
+            filter: bus.subjects().replay(spec.stream, spec.durable),
+            replays: true,
+        }
     }
 }
 
 struct Consuming<T, F> {
     bus: Bus,
+    source: Source,
     spec: Arc<ConsumerSpec>,
     shutdown: CancellationToken,
     permits: Arc<Semaphore>,
@@ -149,7 +199,6 @@ struct Consuming<T, F> {
     inbox: String,
     /// Each pull is answered on a subject of its own, so that a late word about one is not taken for a word about another.
     pull_no: u64,
-    messages: Subscriber,
     /// Permits for messages that were asked for and have not come.
     held: Vec<OwnedSemaphorePermit>,
     handlers: JoinSet<()>,
@@ -162,10 +211,23 @@ where
     F: Fn(Delivery<T>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Outcome> + Send + 'static,
 {
-    async fn run(&mut self) {
+    async fn run_to_its_end(mut self) {
+        let mut messages = match self.bus.0.client.subscribe(format!("{}.*", self.inbox)).await {
+            Ok(messages) => messages,
+            Err(error) => {
+                // Only a closed client takes no subscription.
+                debug!(%error, "the inbox of a consumer could not be opened");
+                return;
+            }
+        };
+        self.run(&mut messages).await;
+        self.finish(messages).await;
+    }
+
+    async fn run(&mut self, messages: &mut Subscriber) {
         let mut troubles = 0_u32;
         if let Err(error) = self.put_back(false).await {
-            debug!(%error, durable = self.spec.durable, "the consumer could not be made yet");
+            debug!(%error, durable = self.source.durable, "the consumer could not be made yet");
         }
         loop {
             while self.handlers.try_join_next().is_some() {}
@@ -173,31 +235,31 @@ where
                 return;
             }
             let end = match self.ask_for_messages().await {
-                Ok(()) => self.receive().await,
+                Ok(()) => self.receive(messages).await,
                 Err(()) => PullEnd::Troubled("the pull could not be sent"),
             };
             self.held.clear();
             match end {
                 PullEnd::Spent => {
                     if troubles > 1 {
-                        info!(durable = self.spec.durable, "messages are consumed again");
+                        info!(durable = self.source.durable, "messages are consumed again");
                     }
                     troubles = 0;
                     continue;
                 }
                 PullEnd::Stopping | PullEnd::Closed => return,
                 PullEnd::Troubled(reason) => {
-                    debug!(durable = self.spec.durable, reason, "a pull ended early; pulling again");
+                    debug!(durable = self.source.durable, reason, "a pull ended early; pulling again");
                 }
                 PullEnd::Gone => {
                     if troubles == 1 {
-                        warn!(durable = self.spec.durable, stream = self.spec.stream, "nobody serves this consumer");
+                        warn!(durable = self.source.durable, stream = self.source.stream, "nobody serves this consumer");
                     }
                     // Without leader it looks the same as deleted, so the first miss means nothing.
                     if troubles >= 1
                         && let Err(error) = self.put_back(true).await
                     {
-                        debug!(%error, durable = self.spec.durable, "the consumer could not be put back yet");
+                        debug!(%error, durable = self.source.durable, "the consumer could not be put back yet");
                     }
                 }
             }
@@ -214,8 +276,8 @@ where
         if all {
             self.bus.restore_topology().await?;
         }
-        let spec = &self.spec;
-        let consumer = topology::Consumer::reading(spec.stream, spec.durable, &spec.filter, spec.ack_wait, self.bus.0.replicas);
+        let Source { stream, durable, filter, .. } = &self.source;
+        let consumer = topology::Consumer::reading(stream, durable, filter, self.spec.ack_wait, self.bus.0.replicas);
         topology::ensure_consumer(&self.bus.0.jetstream, &consumer).await
     }
 
@@ -253,7 +315,7 @@ where
         let request =
             PullRequest { batch: self.held.len(), expires: PULL_EXPIRES.as_nanos(), idle_heartbeat: HEARTBEAT.as_nanos() };
         let body = serde_json::to_vec(&request).map_err(|_| ())?;
-        let pull = subject::pull(self.spec.stream, self.spec.durable).nats();
+        let pull = subject::pull(self.source.stream, &self.source.durable).nats();
         let client = self.bus.0.client.clone();
         let publish = client.publish_with_reply(pull, format!("{}.{}", self.inbox, self.pull_no), body.into());
         tokio::select! {
@@ -266,7 +328,7 @@ where
     }
 
     /// Takes what the pull brings.
-    async fn receive(&mut self) -> PullEnd {
+    async fn receive(&mut self, messages: &mut Subscriber) -> PullEnd {
         let about_this_pull = format!("{}.{}", self.inbox, self.pull_no);
         let mut connection = self.bus.connection();
         let mut heard = Instant::now();
@@ -274,7 +336,7 @@ where
             let message = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return PullEnd::Stopping,
-                message = self.messages.next() => message,
+                message = messages.next() => message,
                 changed = connection.changed() => {
                     // The server forgot the pull with the connection.
                     if changed.is_err() || *connection.borrow() == Connection::Closed {
@@ -300,7 +362,7 @@ where
                 Some(StatusCode::NO_RESPONDERS) => return PullEnd::Gone,
                 Some(status) => {
                     let description = message.description.unwrap_or_default().to_ascii_lowercase();
-                    debug!(%status, description, durable = self.spec.durable, "the server ended a pull");
+                    debug!(%status, description, durable = self.source.durable, "the server ended a pull");
                     return if description.contains("consumer deleted") || description.contains("consumer is push") {
                         PullEnd::Gone
                     } else if description.contains("batch completed") {
@@ -315,7 +377,12 @@ where
     }
 
     /// Starts the handler of a message. Without a permit (the message of a pull that was given up) it waits for one.
-    fn begin(&mut self, message: Message, permit: Option<OwnedSemaphorePermit>) {
+    fn begin(&mut self, mut message: Message, permit: Option<OwnedSemaphorePermit>) {
+        if self.source.replays
+            && let Some(subject) = envelope::get(message.headers.as_ref(), envelope::DEAD_SUBJECT).map(ToOwned::to_owned)
+        {
+            message.subject = subject.into();
+        }
         let (bus, spec, handler, permits) =
             (self.bus.clone(), Arc::clone(&self.spec), Arc::clone(&self.handler), Arc::clone(&self.permits));
         self.handlers.spawn(async move {
@@ -331,10 +398,10 @@ where
     }
 
     /// Hands back what is on its way, and waits for what is in hand.
-    async fn finish(&mut self) {
-        if self.messages.drain().await.is_ok() {
+    async fn finish(mut self, mut messages: Subscriber) {
+        if messages.drain().await.is_ok() {
             let hand_back = async {
-                while let Some(message) = self.messages.next().await {
+                while let Some(message) = messages.next().await {
                     if let (None | Some(StatusCode::OK), Some(reply)) = (message.status, message.reply) {
                         let _ = self.bus.0.client.publish(reply, Bytes::from_static(b"-NAK")).await;
                     }

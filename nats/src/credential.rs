@@ -174,6 +174,11 @@ impl Verifier {
         Ok(caller)
     }
 
+    /// How long the token of this caller is still good.
+    pub fn time_left(&self, caller: &Caller) -> Duration {
+        Duration::try_from(caller.expires_at - self.now()).unwrap_or_default()
+    }
+
     pub(crate) fn now(&self) -> OffsetDateTime {
         (self.0.now)()
     }

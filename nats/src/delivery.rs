@@ -23,9 +23,9 @@ use tracing::{debug, error, warn};
 use crate::{
     bus::Bus,
     consume::ConsumerSpec,
+    dead::DeadLetter,
     download, envelope,
     event::Event,
-    publish::DeadLetter,
     subject::{Meaning, Subjects, WorkKind},
 };
 
@@ -80,6 +80,14 @@ impl Raw<'_> {
     /// Its body.
     pub fn body(&self) -> &Bytes {
         &self.message.payload
+    }
+
+    /// Every header with each of its values.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.message.headers.iter().flat_map(HeaderMap::iter).flat_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values.iter().map(move |value| (name, value.as_str()))
+        })
     }
 
     /// A header, in whatever case its name was written.

@@ -103,6 +103,26 @@ event_types! {
     FILE_AVAILABLE = "file.available";
     /// A file is gone, its object too. Body: `file::Purged`.
     FILE_PURGED = "file.purged";
+    /// A reminder was made. Body: `reminder::Changed`.
+    REMINDER_CREATED = "reminder.created";
+    /// A reminder was changed, or one of its firings skipped. Body: `reminder::Changed`.
+    REMINDER_UPDATED = "reminder.updated";
+    /// A reminder fired. Body: `reminder::Fired`.
+    REMINDER_FIRED = "reminder.fired";
+    /// The time of a reminder passed too long ago to make up for. Body: `reminder::Missed`.
+    REMINDER_MISSED = "reminder.missed";
+    /// A reminder was put off. Body: `reminder::Changed`.
+    REMINDER_SNOOZED = "reminder.snoozed";
+    /// Its owner is done with a reminder. Body: `reminder::Changed`.
+    REMINDER_COMPLETED = "reminder.completed";
+    /// A reminder was canceled by its owner or by an event. Body: `reminder::Canceled`.
+    REMINDER_CANCELED = "reminder.canceled";
+    /// A webhook was disabled because its receiver is gone or kept failing. Body: `webhook::Disabled`.
+    WEBHOOK_DISABLED = "webhook.disabled";
+    /// An account was told something. Body: `notification::Delivered`.
+    NOTIFICATION_DELIVERED = "notification.delivered";
+    /// Something could not be told. Body: `notification::Failed`.
+    NOTIFICATION_FAILED = "notification.failed";
 }
 
 /// A fact.

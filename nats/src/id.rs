@@ -60,8 +60,18 @@ identifiers! {
     DownloadId,
     /// An object that an account owns.
     FileId,
+    /// Something that an account was told.
+    NotificationId,
     /// A fact; also its `ce-id` and `Nats-Msg-Id`.
     EventId,
+    /// A message that was refused.
+    DeadLetterId,
+    /// Something to tell an account at a time.
+    ReminderId,
+    /// Where an account wants its events sent to.
+    WebhookId,
+    /// A message for one webhook.
+    WebhookDeliveryId,
     /// One running process.
     NodeId,
 }

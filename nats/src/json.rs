@@ -370,7 +370,6 @@ mod tests {
             ),
             (r#"{"url": "x", "checksum": {"algorithm": "sha256"}}"#, "checksum.value", "is missing"),
             (r#"{"url": "x", "checksum": ["sha256", "00"]}"#, "checksum", "must be an object, not an array"),
-            (r#"{"url": "x", "checksum": []}"#, "checksum", "must be an object"),
             (
                 r#"{"url": "x", "checksum": "abc"}"#,
                 "checksum",

@@ -4,30 +4,39 @@
 //! one module per area holds its operations (asked and answered) and its events (facts, past tense).
 
 pub mod account;
+pub mod alarm;
 pub mod answer;
 pub mod ask;
+mod bulk;
 pub mod bus;
 pub mod catalogue;
 pub mod consume;
 pub mod credential;
+pub mod dead;
+pub mod dead_letter;
 mod delivery;
 mod discovery;
 pub mod download;
 pub mod envelope;
 pub mod event;
+pub mod feed;
 pub mod file;
 pub mod id;
 pub mod json;
 pub mod key;
 mod key_watch;
+pub mod notification;
 pub mod operation;
 pub mod page;
 pub mod problem;
 pub mod publish;
+pub mod reminder;
 pub mod session;
+pub mod statistics;
 mod stream_state;
 pub mod subject;
 pub mod topology;
+pub mod webhook;
 
 pub use self::{
     answer::{Call, Limit},
@@ -36,7 +45,9 @@ pub use self::{
     consume::{ConsumerSpec, Delivery, Outcome},
     credential::{Caller, Verifier},
     event::{Event, EventType},
-    id::{AccountId, DownloadId, EventId, FileId, SessionId},
+    id::{
+        AccountId, DeadLetterId, DownloadId, EventId, FileId, NotificationId, ReminderId, SessionId, WebhookDeliveryId, WebhookId,
+    },
     operation::{Access, Operation},
     page::Page,
     problem::{Code, Problem},

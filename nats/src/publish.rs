@@ -1,16 +1,17 @@
 //! Publishing: what must not be lost waits for the acknowledgement that it is stored, and is sent again under the same
 //! id until it has one or the time is over. What is only for eyes is sent and forgotten.
 
-use std::{collections::HashMap, time::Duration};
+mod alarm;
+
+use std::time::Duration;
 
 use async_nats::{
     HeaderMap,
     jetstream::{self, ErrorCode, context::PublishErrorKind, message::PublishMessage},
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, Stream, StreamExt};
 use serde::{Serialize, de::DeserializeOwned};
-use time::OffsetDateTime;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout_at},
@@ -30,8 +31,6 @@ use crate::{
 
 /// How long a message without acknowledgement is sent again. A stream without leader is back in about 7 s.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same thing at most this often in a batch at once; the rest waits for its turn.
-const ENTITIES_AT_ONCE: usize = 256;
 
 /// Why a message is not stored.
 #[derive(Debug, thiserror::Error)]
@@ -62,29 +61,6 @@ pub enum Error {
     Disconnected,
 }
 
-/// A message that a consumer refused.
-#[derive(Clone, Debug)]
-pub struct DeadLetter {
-    /// The stream that it was taken from.
-    pub stream: String,
-    /// The consumer that refused it.
-    pub consumer: String,
-    /// Why.
-    pub reason: String,
-    /// The subject that it came on.
-    pub subject: String,
-    /// Its sequence in the stream.
-    pub stream_sequence: u64,
-    /// How often it had been delivered.
-    pub deliveries: i64,
-    /// When it was stored in the stream.
-    pub stored_at: OffsetDateTime,
-    /// Its headers.
-    pub headers: Vec<(String, String)>,
-    /// Its body.
-    pub body: Bytes,
-}
-
 /// Something told for eyes only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Live {
@@ -98,55 +74,33 @@ pub struct Live {
     pub body: Bytes,
 }
 
-struct Outgoing {
-    stream: &'static str,
-    subject: Subject,
+/// A message on its way into a stream.
+pub(crate) struct Outgoing {
+    pub(crate) stream: &'static str,
+    pub(crate) subject: Subject,
     /// `None` where the stream itself sees to uniqueness.
-    message_id: Option<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    pub(crate) message_id: Option<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Outgoing {
+    /// All its headers, those for JetStream among them.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if let Some(message_id) = &self.message_id {
+            envelope::put(&mut headers, MESSAGE_ID, message_id);
+        }
+        // A subject that lands in another stream than meant is a fault of the set-up and not to be stored there.
+        envelope::put(&mut headers, EXPECTED_STREAM, self.stream);
+        headers
+    }
 }
 
 impl Bus {
     /// Stores a fact in `EVENTS`.
     pub async fn publish_event(&self, event: &Event) -> Result<(), Error> {
         self.publish(self.outgoing_event(event)?).await
-    }
-
-    /// Stores facts, many at once. The result has one entry for each, in the same order. Facts of one thing are stored
-    /// in the order given: when one does not get through, those after it are kept back.
-    pub async fn publish_events(&self, events: &[Event]) -> Vec<Result<(), Error>> {
-        let mut results: Vec<Result<(), Error>> = Vec::with_capacity(events.len());
-        let mut of_entity: HashMap<Uuid, Vec<usize>> = HashMap::new();
-        for (index, event) in events.iter().enumerate() {
-            results.push(Err(Error::KeptBack));
-            of_entity.entry(event.entity_id).or_default().push(index);
-        }
-        let mut waiting: Vec<Vec<usize>> = of_entity.into_values().collect();
-        waiting.sort_unstable_by_key(|indexes| std::cmp::Reverse(indexes.first().copied()));
-        let mut running = FuturesUnordered::new();
-        loop {
-            while running.len() < ENTITIES_AT_ONCE
-                && let Some(indexes) = waiting.pop()
-            {
-                running.push(async move {
-                    let mut stored = Vec::with_capacity(indexes.len());
-                    for index in indexes {
-                        let result = self.publish_event(&events[index]).await;
-                        let failed = result.is_err();
-                        stored.push((index, result));
-                        if failed {
-                            break;
-                        }
-                    }
-                    stored
-                });
-            }
-            let Some(stored) = running.next().await else { return results };
-            for (index, result) in stored {
-                results[index] = result;
-            }
-        }
     }
 
     /// Hands out a row. That this hand-out waits or is being worked on already is a success.
@@ -163,41 +117,6 @@ impl Bus {
             message_id: None,
             headers,
             body: body.map_err(Error::Json)?.into(),
-        })
-        .await
-    }
-
-    /// Stores a refused message in `DEAD`, once however often it is told.
-    pub async fn publish_dead(&self, letter: &DeadLetter) -> Result<(), Error> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &letter.headers {
-            // What speaks to JetStream was meant for the other stream.
-            if !name.to_ascii_lowercase().starts_with("nats-")
-                && let (Ok(name), Ok(value)) = (name.parse::<async_nats::HeaderName>(), value.parse::<async_nats::HeaderValue>())
-            {
-                headers.append(name, value);
-            }
-        }
-        envelope::put(&mut headers, envelope::DEAD_REASON, &envelope::percent_encode(&letter.reason));
-        envelope::put(&mut headers, envelope::DEAD_SUBJECT, &letter.subject);
-        envelope::put(&mut headers, envelope::DEAD_STREAM, &letter.stream);
-        envelope::put(&mut headers, envelope::DEAD_SEQUENCE, &letter.stream_sequence.to_string());
-        envelope::put(&mut headers, envelope::DEAD_CONSUMER, &letter.consumer);
-        envelope::put(&mut headers, envelope::DEAD_DELIVERIES, &letter.deliveries.to_string());
-        // Sequences begin again when a stream was wiped; with its time the message is named for good.
-        let message_id = format!(
-            "{}.{}.{}.{}",
-            letter.stream,
-            letter.consumer,
-            letter.stream_sequence,
-            letter.stored_at.unix_timestamp_nanos()
-        );
-        self.publish(Outgoing {
-            stream: topology::DEAD,
-            subject: self.subjects().dead(&letter.stream, &letter.consumer),
-            message_id: Some(message_id),
-            headers,
-            body: letter.body.clone(),
         })
         .await
     }
@@ -306,7 +225,7 @@ impl Bus {
             .boxed())
     }
 
-    fn outgoing_event(&self, event: &Event) -> Result<Outgoing, Error> {
+    pub(crate) fn outgoing_event(&self, event: &Event) -> Result<Outgoing, Error> {
         Ok(Outgoing {
             stream: topology::EVENTS,
             subject: self.subjects().event(&event.event_type, event.account_id, event.entity_id),
@@ -317,14 +236,8 @@ impl Bus {
     }
 
     /// Sends until it is stored, refused, or the time is over.
-    async fn publish(&self, outgoing: Outgoing) -> Result<(), Error> {
-        let mut headers = outgoing.headers;
-        if let Some(message_id) = &outgoing.message_id {
-            envelope::put(&mut headers, MESSAGE_ID, message_id);
-        }
-        // A subject that lands in another stream than meant is a fault of the set-up and not to be stored there.
-        envelope::put(&mut headers, EXPECTED_STREAM, outgoing.stream);
-        let message = PublishMessage::build().headers(headers).payload(outgoing.body);
+    pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<(), Error> {
+        let message = PublishMessage::build().headers(outgoing.headers()).payload(outgoing.body.clone());
 
         let started = Instant::now();
         let mut attempt = 0;
@@ -357,7 +270,7 @@ impl Bus {
     }
 
     /// Waits before the next try, or says that the time is over. A stream that stays missing is put back.
-    async fn try_again(
+    pub(crate) async fn try_again(
         &self,
         started: Instant,
         attempt: &mut u32,
@@ -388,7 +301,7 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 
 /// Resolves when the connection was lost and is there again; never while it holds.
-async fn renewed(connection: &mut watch::Receiver<Connection>) {
+pub(crate) async fn renewed(connection: &mut watch::Receiver<Connection>) {
     loop {
         if connection.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -399,7 +312,8 @@ async fn renewed(connection: &mut watch::Receiver<Connection>) {
     }
 }
 
-enum Verdict {
+/// What becomes of a message that JetStream did not acknowledge.
+pub(crate) enum Verdict {
     /// This very hand-out is in the queue already.
     Stored,
     TooLarge,
@@ -411,7 +325,7 @@ enum Verdict {
     },
 }
 
-fn judge(error: &jetstream::context::PublishError) -> Verdict {
+pub(crate) fn judge(error: &jetstream::context::PublishError) -> Verdict {
     use std::error::Error as _;
     match error.kind() {
         PublishErrorKind::StreamNotFound => Verdict::Again { missing: true },

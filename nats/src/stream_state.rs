@@ -10,6 +10,8 @@ use crate::{bus::Bus, topology::Error};
 pub struct StreamState {
     /// When JetStream made it.
     pub created_at: OffsetDateTime,
+    /// Sequence of the oldest message that it holds.
+    pub first_sequence: u64,
     /// Sequence of its last message; it only ever goes up.
     pub last_sequence: u64,
 }
@@ -20,7 +22,11 @@ impl Bus {
         match self.0.jetstream.get_stream(stream).await {
             Ok(found) => {
                 let info = found.cached_info();
-                Ok(Some(StreamState { created_at: info.created, last_sequence: info.state.last_sequence }))
+                Ok(Some(StreamState {
+                    created_at: info.created,
+                    first_sequence: info.state.first_sequence,
+                    last_sequence: info.state.last_sequence,
+                }))
             }
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),

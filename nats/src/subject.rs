@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 use uuid::Uuid;
 
 use crate::{
+    alarm::Bucket,
     event::EventType,
     id::{AccountId, NodeId},
 };
@@ -118,6 +119,30 @@ pub enum Meaning {
     },
     /// A notification of the object store.
     Object,
+    /// The schedule of a bucket of alarms.
+    AlarmBucket {
+        /// When it fires.
+        bucket: Bucket,
+    },
+    /// A bucket of alarms that fired.
+    AlarmsDue {
+        /// When it was to fire.
+        bucket: Bucket,
+    },
+    /// An alarm that was given up and is to be tried again.
+    AlarmAgain {
+        /// Its kind.
+        kind: String,
+        /// What about.
+        subject_id: Uuid,
+    },
+    /// A message that one consumer is to handle once more.
+    Replay {
+        /// The stream that it was first taken from.
+        stream: String,
+        /// The consumer.
+        consumer: String,
+    },
     /// A message that was refused.
     Dead {
         /// The stream that it was taken from.
@@ -227,6 +252,31 @@ impl Subjects {
         self.make(format_args!("object.>"))
     }
 
+    /// Where the schedule of a bucket of alarms is kept.
+    pub fn alarm_bucket(&self, bucket: Bucket) -> Subject {
+        self.make(format_args!("alarm.at.{}", bucket.0))
+    }
+
+    /// Where a bucket of alarms fires.
+    pub fn alarms_due(&self, bucket: Bucket) -> Subject {
+        self.make(format_args!("alarm.due.bucket.{}", bucket.0))
+    }
+
+    /// Where an alarm that was given up is asked for again.
+    pub fn alarm_again(&self, kind: &'static str, subject_id: Uuid) -> Subject {
+        self.make(format_args!("alarm.due.again.{}.{subject_id}", Word(kind)))
+    }
+
+    /// Everything that says to look at the alarms.
+    pub fn every_alarm_due(&self) -> Subject {
+        self.make(format_args!("alarm.due.>"))
+    }
+
+    /// Everything about alarms.
+    pub fn every_alarm(&self) -> Subject {
+        self.make(format_args!("alarm.>"))
+    }
+
     /// Where a message of this stream goes that this consumer refused. Both are names that we gave or that the server
     /// took; a character that is no part of a token becomes `_`.
     pub fn dead(&self, stream: &str, consumer: &str) -> Subject {
@@ -236,6 +286,16 @@ impl Subjects {
     /// Every dead letter.
     pub fn every_dead(&self) -> Subject {
         self.make(format_args!("dead.>"))
+    }
+
+    /// Where a message goes that this consumer of this stream is to handle once more.
+    pub fn replay(&self, stream: &str, consumer: &str) -> Subject {
+        self.make(format_args!("replay.{}.{}", Word(stream), Word(consumer)))
+    }
+
+    /// Everything that is to be handled once more.
+    pub fn every_replay(&self) -> Subject {
+        self.make(format_args!("replay.>"))
     }
 
     /// What a subject says; `None` when it is not one that this code makes.
@@ -267,6 +327,12 @@ impl Subjects {
                 Some(Meaning::Node { node_id: node.parse().ok()?, area: area.to_owned(), name: name.to_owned() })
             }
             ["object", "bucket", "changed"] => Some(Meaning::Object),
+            ["alarm", "at", second] => Some(Meaning::AlarmBucket { bucket: Bucket(second.parse().ok()?) }),
+            ["alarm", "due", "bucket", second] => Some(Meaning::AlarmsDue { bucket: Bucket(second.parse().ok()?) }),
+            ["alarm", "due", "again", kind, subject] => {
+                Some(Meaning::AlarmAgain { kind: kind.to_owned(), subject_id: identifier(subject)? })
+            }
+            ["replay", stream, consumer] => Some(Meaning::Replay { stream: stream.to_owned(), consumer: consumer.to_owned() }),
             ["dead", stream, consumer] => Some(Meaning::Dead { stream: stream.to_owned(), consumer: consumer.to_owned() }),
             _ => None,
         }
@@ -440,6 +506,12 @@ mod tests {
             let node = subjects.node(NodeId(id), "download", "stop");
             let expected = Meaning::Node { node_id: NodeId(id), area: "download".into(), name: "stop".into() };
             prop_assert_eq!(subjects.read(node.as_str()), Some(expected));
+            let bucket = Bucket(number);
+            prop_assert_eq!(subjects.read(subjects.alarm_bucket(bucket).as_str()), Some(Meaning::AlarmBucket { bucket }));
+            prop_assert_eq!(subjects.read(subjects.alarms_due(bucket).as_str()), Some(Meaning::AlarmsDue { bucket }));
+            let again = subjects.alarm_again("reminder", id);
+            let expected = Meaning::AlarmAgain { kind: "reminder".into(), subject_id: id };
+            prop_assert_eq!(subjects.read(again.as_str()), Some(expected));
         }
 
         #[test]

@@ -22,8 +22,14 @@ pub const EVENTS: &str = "EVENTS";
 pub const DOWNLOADS: &str = "DOWNLOADS";
 /// Notifications of the object store.
 pub const OBJECTS: &str = "OBJECTS";
+/// The clock of the alarms.
+pub const ALARMS: &str = "ALARMS";
+/// The durable consumer that all processes share to hear of due alarms.
+pub(crate) const ALARMS_CONSUMER: &str = "alarms";
 /// What was refused.
 pub const DEAD: &str = "DEAD";
+/// What was refused and is to be handled once more.
+pub const REPLAYS: &str = "REPLAYS";
 /// The public signing keys.
 pub const KEYS: &str = "KEYS";
 /// The one entry of the bucket `KEYS`.
@@ -131,6 +137,7 @@ pub fn streams(subjects: &Subjects, replicas: usize) -> Vec<Config> {
             retention: RetentionPolicy::Limits,
             max_age: 30 * DAY,
             allow_direct: true,
+            allow_atomic_publish: true,
             ..stream(EVENTS, "Every fact; kept 30 days. PostgreSQL keeps them longer.", subjects.every_event())
         },
         Config {
@@ -150,10 +157,33 @@ pub fn streams(subjects: &Subjects, replicas: usize) -> Vec<Config> {
             ..stream(OBJECTS, "What the object store tells of changed objects; a hint, kept 7 days.", subjects.every_object())
         },
         Config {
+            // Schedules need a stream that keeps them until they fire: no age, no limit that would push them out.
+            retention: RetentionPolicy::Limits,
+            allow_message_schedules: true,
+            // For what was fired; the server turns the two after it on by itself.
+            allow_message_ttl: true,
+            allow_rollup: true,
+            deny_purge: false,
+            ..stream(
+                ALARMS,
+                "Schedules that say when to look at the alarms, one for each second. The rows are the truth.",
+                subjects.every_alarm(),
+            )
+        },
+        Config {
             retention: RetentionPolicy::Limits,
             max_age: 90 * DAY,
             allow_direct: true,
             ..stream(DEAD, "What a consumer refused, with the reason in its headers; kept 90 days.", subjects.every_dead())
+        },
+        Config {
+            retention: RetentionPolicy::WorkQueue,
+            max_age: 7 * DAY,
+            ..stream(
+                REPLAYS,
+                "What was refused and is to be handled once more by the consumer that refused it; kept 7 days.",
+                subjects.every_replay(),
+            )
         },
     ]
 }
@@ -163,6 +193,7 @@ pub fn consumers(subjects: &Subjects, replicas: usize) -> Vec<Consumer> {
     WorkKind::ALL
         .iter()
         .map(|kind| Consumer::reading(kind.stream(), kind.consumer(), &subjects.every_work(*kind), ACK_WAIT, replicas))
+        .chain([Consumer::reading(ALARMS, ALARMS_CONSUMER, &subjects.every_alarm_due(), ACK_WAIT, replicas)])
         .collect()
 }
 

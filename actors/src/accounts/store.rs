@@ -53,6 +53,7 @@ pub(crate) async fn insert(
         id: AccountId(ids.next()),
         account_name: new.account_name.to_owned(),
         email: new.email.map(str::to_owned),
+        email_verified: false,
         display_name: new.display_name.map(str::to_owned),
         role: new.role,
         quota_bytes: new.quota_bytes,
@@ -92,7 +93,7 @@ pub(crate) async fn is_taken(pool: &PgPool, account_name: &str) -> Result<bool, 
 /// The account, unless it is disabled.
 pub(crate) async fn get(pool: &PgPool, account: AccountId) -> Result<Option<Account>, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT id, account_name, email, display_name, role, quota_bytes, created_at
+        "SELECT id, account_name, email, email_verified_at, display_name, role, quota_bytes, created_at
          FROM accounts WHERE id = $1 AND disabled_at IS NULL",
     )
     .bind(account.0)
@@ -103,11 +104,30 @@ pub(crate) async fn get(pool: &PgPool, account: AccountId) -> Result<Option<Acco
         id: AccountId(row.try_get("id")?),
         account_name: row.try_get("account_name")?,
         email: row.try_get("email")?,
+        email_verified: row.try_get::<Option<OffsetDateTime>, _>("email_verified_at")?.is_some(),
         display_name: row.try_get("display_name")?,
         role: role(&row)?,
         quota_bytes: row.try_get("quota_bytes")?,
         created_at: row.try_get("created_at")?,
     }))
+}
+
+/// The owner of this account proved to read this address. False if it is not the account's address any more, or the
+/// account is disabled.
+pub(crate) async fn email_verified(
+    connection: &mut PgConnection,
+    account: AccountId,
+    address: &str,
+) -> Result<bool, sqlx::Error> {
+    let verified = sqlx::query(
+        "UPDATE accounts SET email_verified_at = coalesce(email_verified_at, now()), updated_at = now()
+         WHERE id = $1 AND email = $2 AND disabled_at IS NULL",
+    )
+    .bind(account.0)
+    .bind(address)
+    .execute(connection)
+    .await?;
+    Ok(verified.rows_affected() == 1)
 }
 
 /// What the account stores, and may; `None` when it is disabled.

@@ -25,12 +25,26 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// A download may run: it was for later, or its next try is. Subject: the download.
+    Download = "download";
+    /// Something is to be deleted in the bucket. Subject: the number of the purge.
+    Purge = "purge";
+    /// What was kept for a time goes. Subject: the sweep.
+    Sweep = "sweep";
+    /// A signing key is made, begins to sign, or is forgotten. Subject: none, the nil UUID.
+    KeyRotation = "key_rotation";
     /// A reminder fires. Subject: the reminder.
     Reminder = "reminder";
     /// A delivery is tried, or tried again. Subject: the delivery.
     Delivery = "delivery";
+    /// An e-mail that gathered, or that the mail server put off, is sent. Subject: the e-mail.
+    Email = "email";
     /// A digest is sent. Subject: the account.
     Digest = "digest";
+    /// A message for a webhook is tried again. Subject: its row of `webhook_deliveries`.
+    WebhookDelivery = "webhook_delivery";
+    /// A receiver was left alone as long as it wanted. Subject: the webhook.
+    WebhookPause = "webhook_pause";
 }
 
 impl fmt::Display for Kind {

@@ -1,5 +1,10 @@
 //! The table `alarms`: arming, moving and cancelling, in the caller's transaction.
 
+pub(super) mod bucket;
+pub(super) mod due;
+
+use std::time::Duration;
+
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -32,6 +37,29 @@ pub async fn arm_many(connection: &mut PgConnection, kind: Kind, alarms: &[(Uuid
     .bind(kind.as_str())
     .bind(subjects)
     .bind(due)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// [`arm`], counted from the database's time.
+pub async fn arm_after(connection: &mut PgConnection, kind: Kind, subject_id: Uuid, after: Duration) -> Result<(), sqlx::Error> {
+    let due_at = sqlx::query_scalar("SELECT now() + make_interval(secs => $1)")
+        .bind(after.as_secs_f64())
+        .fetch_one(&mut *connection)
+        .await?;
+    arm(connection, kind, subject_id, due_at).await
+}
+
+/// Wake `kind` about `subject_id` after `after`, unless that is armed already, at whatever time.
+pub async fn arm_first(connection: &mut PgConnection, kind: Kind, subject_id: Uuid, after: Duration) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO alarms (kind, subject_id, due_at, wake_at)
+         SELECT $1, $2, at, at FROM (SELECT now() + make_interval(secs => $3)) AS t (at) ON CONFLICT DO NOTHING",
+    )
+    .bind(kind.as_str())
+    .bind(subject_id)
+    .bind(after.as_secs_f64())
     .execute(connection)
     .await?;
     Ok(())

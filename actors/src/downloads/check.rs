@@ -159,7 +159,7 @@ fn headers(faults: &mut Faults, headers: &BTreeMap<String, String>) {
 }
 
 /// Not to be seen, or makes a name look like another one.
-fn is_deceiving(character: char) -> bool {
+pub(crate) fn is_deceiving(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

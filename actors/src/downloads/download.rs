@@ -27,6 +27,7 @@ use super::{
     transfer,
 };
 use crate::{
+    alarms::AlarmsAddress,
     events::Bell,
     metrics::Meters,
     supervision::{OwnedTasks, Panicked},
@@ -50,6 +51,7 @@ pub(crate) struct Worker {
     pub(crate) seal: Seal,
     pub(crate) bell: Bell,
     pub(crate) meters: Meters,
+    pub(crate) alarms: AlarmsAddress,
     pub(crate) node_id: NodeId,
     pub(crate) lease: Duration,
     pub(crate) backoff: Backoff,

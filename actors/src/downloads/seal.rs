@@ -3,13 +3,12 @@
 //! AES-256-GCM under a key made of the master key for this one purpose, bound to the download's id, so that a row's
 //! source cannot be moved to another row.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use bowerbird_nats::DownloadId;
 use serde::{Deserialize, Serialize};
 
-use crate::cursor::derive;
+use crate::seal;
 
 /// First byte of what is stored, should the form ever change.
 const VERSION: u8 = 1;
@@ -31,7 +30,7 @@ impl std::fmt::Debug for Source {
 
 /// Encrypts and decrypts sources. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Seal(Arc<RandomizedNonceKey>);
+pub(crate) struct Seal(seal::Seal);
 
 /// A source cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -49,31 +48,25 @@ pub(crate) enum Error {
 impl Seal {
     /// The seal of this installation.
     pub(crate) fn new(master_key: &[u8; 32]) -> Result<Self, Error> {
-        let key = derive(master_key, "bowerbird download sources v1");
-        Ok(Seal(Arc::new(RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|_| Error::Encrypt)?)))
+        seal::Seal::new(master_key, "bowerbird download sources v1").map(Seal).map_err(|_| Error::Encrypt)
     }
 
     /// As it is stored.
     pub(crate) fn close(&self, id: DownloadId, source: &Source) -> Result<Vec<u8>, Error> {
-        let mut text = serde_json::to_vec(source).map_err(|_| Error::Encrypt)?;
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(id.0.as_bytes()), &mut text).map_err(|_| Error::Encrypt)?;
+        let text = serde_json::to_vec(source).map_err(|_| Error::Encrypt)?;
         let mut sealed = vec![VERSION];
-        sealed.extend_from_slice(nonce.as_ref());
-        sealed.extend(text);
+        sealed.append(&mut self.0.close(id.0.as_bytes(), &text).map_err(|_| Error::Encrypt)?);
         Ok(sealed)
     }
 
     /// As it was given.
     pub(crate) fn open(&self, id: DownloadId, sealed: &[u8]) -> Result<Source, Error> {
         let (&version, rest) = sealed.split_first().ok_or(Error::Decrypt)?;
-        let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or(Error::Decrypt)?;
         if version != VERSION {
             return Err(Error::Decrypt);
         }
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Decrypt)?;
-        let mut text = text.to_vec();
-        let text = self.0.open_in_place(nonce, Aad::from(id.0.as_bytes()), &mut text).map_err(|_| Error::Decrypt)?;
-        serde_json::from_slice(text).map_err(|_| Error::Decrypt)
+        let text = self.0.open(id.0.as_bytes(), rest).map_err(|_| Error::Decrypt)?;
+        serde_json::from_slice(&text).map_err(|_| Error::Decrypt)
     }
 }
 

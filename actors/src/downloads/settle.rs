@@ -50,6 +50,9 @@ pub(super) async fn settle(worker: Arc<Worker>, row: Row, outcome: Result<transf
         match write(&worker, &row, &ending).await {
             Ok(()) => {
                 count(&worker.meters, &ending);
+                if matches!(ending, Ending::Again(..)) {
+                    worker.alarms.look();
+                }
                 break;
             }
             Err(store::Error::Fenced) => break,

@@ -19,11 +19,11 @@ use bowerbird_nats::{
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
 pub(crate) use self::{
-    dispatch::{HandOut, Limits, beat, dispatch, due, forget_hand_outs, promote},
+    dispatch::{HandOut, Limits, beat, begin, dispatch, due, forget_hand_outs},
     ending::{Finished, complete, fail, give_back, is_unfinished, locked, retry, trim},
     lease::{Claimed, Renewal, claim, hand_back, lose, reap, renew},
     ledger::{Adoption, adopt, progress, record, restart, strike},
-    requests::{Change, New, Retried, cancel, change, delete, find, find_locked, insert, list, requeue},
+    requests::{Change, New, Retried, cancel, change, delete, find, find_locked, hold_status, insert, list, requeue},
 };
 use super::row::{Row, failure, word};
 use crate::{events, files};
@@ -79,6 +79,16 @@ use columns;
 async fn tell(connection: &mut PgConnection, happened: EventType, row: &Row) -> Result<(), Error> {
     let data = Changed { download: row.to_download() };
     events::record(connection, events::NewEvent::new(IdSource, happened, Some(row.account_id), row.id.0, &data)).await?;
+    Ok(())
+}
+
+/// [`tell`] of many.
+async fn tell_all(connection: &mut PgConnection, happened: &EventType, rows: &[Row]) -> Result<(), Error> {
+    let told = rows.iter().map(|row| {
+        let data = Changed { download: row.to_download() };
+        events::NewEvent::new(IdSource, happened.clone(), Some(row.account_id), row.id.0, &data)
+    });
+    events::record_many(connection, told.collect()).await?;
     Ok(())
 }
 

@@ -1,7 +1,12 @@
 //! The tables `events`, `event_sequences`, `outbox` and `processed_events`.
 
-use bowerbird_nats::EventId;
-use sqlx::{PgConnection, types::Json};
+use std::collections::HashSet;
+
+use bowerbird_nats::{
+    AccountId, EventId,
+    event::{Event, EventType},
+};
+use sqlx::{PgConnection, Row as _, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
 use super::{NewEvent, shard_of};
@@ -116,6 +121,41 @@ pub async fn first_time(connection: &mut PgConnection, consumer: &str, event: Ev
         .execute(connection)
         .await?;
     Ok(written.rows_affected() == 1)
+}
+
+/// The event of a row of `events`, all of whose columns were asked for.
+pub(crate) fn read(row: &PgRow) -> Result<Event, sqlx::Error> {
+    let event_type: EventType =
+        row.try_get::<&str, _>("event_type")?.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Event {
+        id: EventId(row.try_get("id")?),
+        event_type,
+        account_id: row.try_get::<Option<Uuid>, _>("account_id")?.map(AccountId),
+        entity_id: row.try_get("entity_id")?,
+        entity_sequence: row.try_get("entity_sequence")?,
+        time: row.try_get("recorded_at")?,
+        data: row.try_get("data")?,
+        traceparent: row.try_get("traceparent")?,
+    })
+}
+
+/// Those of these events that `consumer` sees for the first time; otherwise as [`first_time`].
+pub async fn first_times(
+    connection: &mut PgConnection,
+    consumer: &str,
+    events: &[EventId],
+) -> Result<HashSet<EventId>, sqlx::Error> {
+    let ids: Vec<Uuid> = events.iter().map(|event| event.0).collect();
+    // In the order of ids, so that two who mark the same events do not wait for each other in a circle.
+    let first: Vec<Uuid> = sqlx::query_scalar(
+        "INSERT INTO processed_events (consumer, event_id) SELECT $1, id FROM unnest($2::uuid[]) AS id ORDER BY id
+         ON CONFLICT DO NOTHING RETURNING event_id",
+    )
+    .bind(consumer)
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    Ok(first.into_iter().map(EventId).collect())
 }
 
 #[cfg(test)]
@@ -243,5 +283,11 @@ mod tests {
         assert!(first_time(&mut connection, "statistics", event).await.unwrap());
         assert!(!first_time(&mut connection, "statistics", event).await.unwrap());
         assert!(first_time(&mut connection, "inbox", event).await.unwrap());
+
+        let other = NewEvent::new(IdSource, DOWNLOAD_COMPLETED, None, IdSource.next(), &json!({})).id();
+        let fresh = first_times(&mut connection, "inbox", &[event, other, other]).await.unwrap();
+        assert_eq!(fresh, HashSet::from([other]));
+        assert!(first_times(&mut connection, "inbox", &[other]).await.unwrap().is_empty());
+        assert!(first_times(&mut connection, "inbox", &[]).await.unwrap().is_empty());
     }
 }

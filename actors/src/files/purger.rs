@@ -1,26 +1,32 @@
 //! The purger deletes in the bucket what the table `object_purges` names, and with a deleted file its row.
 //!
 //! The table outlives it: whoever makes objects useless writes a row in the same transaction. A crash costs nothing: a
-//! taken row is due again after a while. Everything it does may be done twice, so purgers of several nodes may meet.
+//! taken row is due again after a while. Everything it does may be done twice, so purgers of several nodes may meet. What is
+//! to go later, and what is tried again, it is woken for by an alarm.
 
 use std::time::Duration;
 
 use bowerbird_storage::{self as bucket, Bucket};
-use futures_util::{StreamExt as _, future::ready, stream};
+use futures_util::{
+    StreamExt as _,
+    future::{BoxFuture, ready},
+    stream,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::store::{self, DuePurge};
 use crate::{
+    alarms::{Due, Kind, WakeError, Wakes},
     events::Bell,
     metrics::Meters,
     supervision::{Address, OwnedTasks, Panicked},
 };
 
-/// How often it looks by itself.
-const POLL: Duration = Duration::from_secs(5);
+/// How often it looks by itself: for what a purger that died had taken, and what nobody woke it for.
+const POLL: Duration = Duration::from_secs(30);
 /// A purge that was taken is due again after this, should its purger die with it.
 const RETRY_AFTER: Duration = Duration::from_mins(2);
 /// Longest wait after failures.
@@ -69,6 +75,24 @@ impl PurgerAddress {
     pub(crate) fn wake(&self) {
         // One that is not there looks by itself when it starts.
         let _ = self.0.cast(Message::Look);
+    }
+}
+
+/// Wakes the purger of this node.
+pub(super) struct Waiting(pub(super) PurgerAddress);
+
+impl Wakes for Waiting {
+    fn kind(&self) -> Kind {
+        Kind::Purge
+    }
+
+    /// The row of the purge says that it is due; carrying it out is no matter of a transaction.
+    fn wake<'a>(&'a self, _: &'a mut PgConnection, _: &'a [Due]) -> BoxFuture<'a, Result<(), WakeError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn committed(&self, _: &[Due]) {
+        self.0.wake();
     }
 }
 

@@ -12,9 +12,11 @@ use bowerbird_nats::{
     file::{Available, File, FileStatus, Purged, Source},
 };
 use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
+    alarms::{self, Kind},
     downloads::row::{hexadecimal, word},
     events,
 };
@@ -220,6 +222,21 @@ pub(crate) async fn find(pool: &PgPool, account: AccountId, id: FileId) -> Resul
     row.map(|row| Ok(Stored { file: read(&row)?, object_key: row.try_get("object_key")? })).transpose()
 }
 
+/// The status of a file of this account, which stays as it is until the transaction ends.
+pub(crate) async fn hold_status(
+    connection: &mut PgConnection,
+    account: AccountId,
+    id: FileId,
+) -> Result<Option<FileStatus>, Error> {
+    let status: Option<String> =
+        sqlx::query_scalar("SELECT status FROM files WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL FOR SHARE")
+            .bind(id.0)
+            .bind(account.0)
+            .fetch_optional(connection)
+            .await?;
+    status.map(|status| word(&status).ok_or(Error::Corrupt("status"))).transpose()
+}
+
 /// Files of this account, newest first: those older than `before`, in this folder, with a name matching this pattern of LIKE.
 pub(crate) async fn list(
     pool: &PgPool,
@@ -266,16 +283,23 @@ pub(crate) async fn delete(connection: &mut PgConnection, account: AccountId, id
 
 /// Have something deleted in the bucket.
 pub(crate) async fn purge(connection: &mut PgConnection, purge: &Purge<'_>) -> Result<(), Error> {
-    sqlx::query(
-        "INSERT INTO object_purges (prefix, keep_key, file_id, due_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4))",
+    let (id, due_at): (i64, OffsetDateTime) = sqlx::query_as(
+        "INSERT INTO object_purges (prefix, keep_key, file_id, due_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4)) \
+         RETURNING id, due_at",
     )
     .bind(purge.prefix)
     .bind(purge.keep_key)
     .bind(purge.file_id.map(|id| id.0))
     .bind(purge.after.as_secs_f64())
-    .execute(connection)
+    .fetch_one(&mut *connection)
     .await?;
+    alarms::arm(connection, Kind::Purge, alarm_of(id), due_at).await?;
     Ok(())
+}
+
+/// What the alarm of a purge is about.
+fn alarm_of(purge: i64) -> Uuid {
+    Uuid::from_u128(u128::from(purge.unsigned_abs()))
 }
 
 /// Take purges that are due. A purger that dies with them is followed by another after `retry_after`.
@@ -321,12 +345,19 @@ pub(crate) async fn purged(connection: &mut PgConnection, id: i64) -> Result<(),
 
 /// This purge failed and is tried again after this long.
 pub(crate) async fn not_purged(pool: &PgPool, id: i64, why: &str, after: Duration) -> Result<(), Error> {
-    sqlx::query("UPDATE object_purges SET last_error = $2, due_at = now() + make_interval(secs => $3) WHERE id = $1")
-        .bind(id)
-        .bind(why)
-        .bind(after.as_secs_f64())
-        .execute(pool)
-        .await?;
+    let mut transaction = pool.begin().await?;
+    let due_at: Option<OffsetDateTime> = sqlx::query_scalar(
+        "UPDATE object_purges SET last_error = $2, due_at = now() + make_interval(secs => $3) WHERE id = $1 RETURNING due_at",
+    )
+    .bind(id)
+    .bind(why)
+    .bind(after.as_secs_f64())
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some(due_at) = due_at {
+        alarms::arm(&mut transaction, Kind::Purge, alarm_of(id), due_at).await?;
+    }
+    transaction.commit().await?;
     Ok(())
 }
 

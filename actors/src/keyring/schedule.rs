@@ -92,6 +92,18 @@ pub(super) fn plan(keys: &[Dates], rhythm: Rhythm, now: OffsetDateTime) -> Vec<S
     steps
 }
 
+/// When there is something to do next, if nothing is done before. Past if something is to be done now.
+pub(super) fn next(keys: &[Dates], rhythm: Rhythm) -> Option<OffsetDateTime> {
+    let removals =
+        keys.iter().filter(|key| key.state == State::Retiring).filter_map(|key| Some(key.retired_at? + rhythm.overlap));
+    let pending = keys.iter().find(|key| key.state == State::Pending);
+    let rotation = keys.iter().find(|key| key.state == State::Active).map(|active| {
+        let due = active.activated_at.unwrap_or(active.created_at) + rhythm.interval;
+        pending.map_or(due - rhythm.overlap, |next| due.max(next.created_at + rhythm.overlap))
+    });
+    removals.chain(rotation).min()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -148,6 +160,9 @@ mod tests {
                 let plan_now = plan(&keys, rhythm, now);
                 carry_out(&mut keys, plan_now, now);
                 prop_assert!(plan(&keys, rhythm, now).is_empty());
+                let at = next(&keys, rhythm).unwrap();
+                prop_assert!(at > now && plan(&keys, rhythm, at - Duration::microseconds(1)).is_empty());
+                prop_assert!(!plan(&keys, rhythm, at).is_empty());
                 prop_assert_eq!(keys.iter().filter(|key| key.state == State::Active).count(), 1);
                 prop_assert!(keys.iter().filter(|key| key.state == State::Pending).count() <= 1);
                 sets.push((now, published(&keys)));

@@ -1,19 +1,15 @@
 //! Private keys as they are stored: encrypted under a key made of the master key, bound to their `kid`.
 
-use std::sync::Arc;
-
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
-    hmac,
-};
 use zeroize::Zeroizing;
 
-/// What the master key is made into here, so that a secret of one purpose says nothing about another's.
-const PURPOSE: &[u8] = b"bowerbird signing keys v1";
+use crate::seal;
+
+/// What the master key is made into here.
+const PURPOSE: &str = "bowerbird signing keys v1";
 
 /// Encrypts and decrypts private keys. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Seal(Arc<RandomizedNonceKey>);
+pub(super) struct Seal(seal::Seal);
 
 /// A private key cannot be encrypted or decrypted.
 #[derive(Debug, thiserror::Error)]
@@ -31,28 +27,17 @@ pub(super) enum Error {
 impl Seal {
     /// The seal of this installation.
     pub(super) fn new(master_key: &[u8; 32]) -> Result<Self, Error> {
-        let key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, master_key), PURPOSE);
-        Ok(Seal(Arc::new(RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).map_err(|_| Error::Close)?)))
+        seal::Seal::new(master_key, PURPOSE).map(Seal).map_err(|_| Error::Close)
     }
 
     /// As it is stored: nonce, ciphertext, tag.
     pub(super) fn close(&self, kid: &str, private: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut text = private.to_vec();
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut text).map_err(|_| Error::Close)?;
-        let mut sealed = nonce.as_ref().to_vec();
-        sealed.append(&mut text);
-        Ok(sealed)
+        self.0.close(kid.as_bytes(), private).map_err(|_| Error::Close)
     }
 
     /// As it was. Wiped when dropped.
     pub(super) fn open(&self, kid: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        let refused = || Error::Open(kid.to_owned());
-        let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or_else(refused)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| refused())?;
-        let mut text = Zeroizing::new(text.to_vec());
-        let length = self.0.open_in_place(nonce, Aad::from(kid.as_bytes()), &mut text).map_err(|_| refused())?.len();
-        text.truncate(length);
-        Ok(text)
+        self.0.open(kid.as_bytes(), sealed).map_err(|_| Error::Open(kid.to_owned()))
     }
 }
 

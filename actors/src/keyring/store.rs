@@ -1,5 +1,7 @@
 //! The table `signing_keys`.
 
+use std::time::Duration;
+
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
     event::KEY_ROTATED,
@@ -11,15 +13,22 @@ use uuid::Uuid;
 
 use super::{
     generate::{self, KeyPair},
-    schedule::{Dates, Rhythm, State, Step, plan},
+    schedule::{Dates, Rhythm, State, Step, next, plan},
     seal::{self, Seal},
 };
-use crate::events::{self, NewEvent};
+use crate::{
+    alarms::{self, Kind},
+    events::{self, NewEvent},
+};
 
 /// Replicas take turns under this advisory lock.
 const LOCK: i64 = 0x626f_7765_726b_6579;
 /// The thing that events about keys are about.
 const KEYRING: Uuid = Uuid::nil();
+/// A clock that is behind the database's wakes too early; it is asked again after this.
+const SOONEST: Duration = Duration::from_secs(1);
+/// When a rotation is tried again that was begun and came to nothing.
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// The keys cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +130,27 @@ pub(super) async fn advance(
         let fact = NewEvent::new(ids, KEY_ROTATED, None, KEYRING, &Rotated { kid });
         events::record(&mut transaction, fact).await?;
     }
+    if !advanced.wants_key {
+        arm_next(&mut transaction, rhythm, now).await?;
+    }
     transaction.commit().await?;
     Ok(advanced)
+}
+
+/// Have the keyring woken when there is something to do next.
+async fn arm_next(connection: &mut PgConnection, rhythm: Rhythm, now: OffsetDateTime) -> Result<(), Error> {
+    let keys = load(connection).await?;
+    if let Some(at) = next(&keys.dates, rhythm) {
+        // The dates of the keys are by the clock of whoever made them; the alarms go by the database's.
+        let after = Duration::try_from(at - now).unwrap_or_default().max(SOONEST);
+        alarms::arm_after(connection, Kind::KeyRotation, KEYRING, after).await?;
+    }
+    Ok(())
+}
+
+/// The keyring is being woken: once more after a while, should what follows be lost with its process.
+pub(super) async fn arm_again(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    alarms::arm_after(connection, Kind::KeyRotation, KEYRING, AGAIN).await
 }
 
 async fn insert(

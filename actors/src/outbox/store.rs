@@ -1,13 +1,10 @@
 //! The tables `outbox`, `events` (to read), `stream_marks`, and the partitions of `events`.
 
-use bowerbird_nats::{
-    AccountId, EventId,
-    event::{Event, EventType},
-};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _, postgres::PgRow};
+use bowerbird_nats::{EventId, event::Event};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 
-use crate::events::SHARDS;
+use crate::events::{self, SHARDS};
 
 /// First number of the pair of advisory locks, one per shard.
 const SHARD_LOCK: i32 = 0x6f75_7462;
@@ -29,12 +26,16 @@ pub(super) async fn take_shards(connection: &mut PgConnection) -> Result<Vec<i16
 }
 
 /// Up to `limit` events that wait in these shards, oldest first. What is committed is seen, whenever it was begun: there
-/// is no cursor that a slow transaction could fall behind.
+/// is no cursor that a slow transaction could fall behind. Shard by shard, so that a long backlog is not sorted each time;
+/// nobody else takes from a shard that is held.
 pub(super) async fn waiting(connection: &mut PgConnection, shards: &[i16], limit: usize) -> Result<Vec<Event>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT e.id, e.event_type, e.account_id, e.entity_id, e.entity_sequence, e.recorded_at, e.data, e.traceparent
-         FROM (SELECT event_id, recorded_at FROM outbox WHERE shard = ANY ($1) ORDER BY recorded_at LIMIT $2
-               FOR UPDATE SKIP LOCKED) AS o
+         FROM (SELECT w.event_id, w.recorded_at
+               FROM unnest($1::smallint[]) AS s (shard)
+               CROSS JOIN LATERAL (SELECT event_id, recorded_at FROM outbox
+                                   WHERE outbox.shard = s.shard ORDER BY recorded_at LIMIT $2) AS w
+               ORDER BY w.recorded_at LIMIT $2) AS o
          JOIN events AS e ON e.recorded_at = o.recorded_at AND e.id = o.event_id
          ORDER BY e.recorded_at",
     )
@@ -42,22 +43,7 @@ pub(super) async fn waiting(connection: &mut PgConnection, shards: &[i16], limit
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;
-    rows.iter().map(event).collect()
-}
-
-fn event(row: &PgRow) -> Result<Event, sqlx::Error> {
-    let event_type: EventType =
-        row.try_get::<&str, _>("event_type")?.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(Event {
-        id: EventId(row.try_get("id")?),
-        event_type,
-        account_id: row.try_get::<Option<uuid::Uuid>, _>("account_id")?.map(AccountId),
-        entity_id: row.try_get("entity_id")?,
-        entity_sequence: row.try_get("entity_sequence")?,
-        time: row.try_get("recorded_at")?,
-        data: row.try_get("data")?,
-        traceparent: row.try_get("traceparent")?,
-    })
+    rows.iter().map(events::read).collect()
 }
 
 /// These are published.
@@ -97,7 +83,7 @@ pub(super) async fn take_turn(connection: &mut PgConnection, lock: i64) -> Resul
 }
 
 /// What a stream looked like when it was last seen: when it was made, and its last sequence.
-pub(super) async fn mark(connection: &mut PgConnection, stream: &str) -> Result<Option<(OffsetDateTime, i64)>, sqlx::Error> {
+pub(crate) async fn mark(connection: &mut PgConnection, stream: &str) -> Result<Option<(OffsetDateTime, i64)>, sqlx::Error> {
     sqlx::query_as("SELECT stream_created_at, last_sequence FROM stream_marks WHERE stream = $1")
         .bind(stream)
         .fetch_optional(connection)
@@ -105,7 +91,7 @@ pub(super) async fn mark(connection: &mut PgConnection, stream: &str) -> Result<
 }
 
 /// What it looks like now.
-pub(super) async fn set_mark(
+pub(crate) async fn set_mark(
     connection: &mut PgConnection,
     stream: &str,
     created_at: OffsetDateTime,
@@ -148,23 +134,25 @@ pub(super) async fn today(pool: &PgPool) -> Result<Date, sqlx::Error> {
     sqlx::query_scalar("SELECT (now() AT TIME ZONE 'UTC')::date").fetch_one(pool).await
 }
 
-/// Drop the partitions of days before `day` that nothing waits to be published from; their names.
-pub(super) async fn drop_partitions_before(connection: &mut PgConnection, day: Date) -> Result<Vec<String>, sqlx::Error> {
-    let names: Vec<String> = sqlx::query_scalar(
-        "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+/// The days before `day` that have a partition and that nothing waits to be published of, oldest first.
+pub(super) async fn days_before(pool: &PgPool, day: Date) -> Result<Vec<Date>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent = 'events'::regclass AND c.relname ~ '^events_[0-9]{8}$' AND c.relname < $1
            AND NOT EXISTS (SELECT 1 FROM outbox WHERE recorded_at < $2)
          ORDER BY c.relname",
     )
     .bind(partition_name(day))
     .bind(day.midnight().assume_utc())
-    .fetch_all(&mut *connection)
-    .await?;
-    for name in &names {
-        // A name that the catalogue gave and that matched the pattern above.
-        sqlx::query(AssertSqlSafe(format!("DROP TABLE {name}"))).execute(&mut *connection).await?;
-    }
-    Ok(names)
+    .fetch_all(pool)
+    .await
+}
+
+/// Drop the partition of this day.
+pub(super) async fn drop_partition(connection: &mut PgConnection, day: Date) -> Result<(), sqlx::Error> {
+    // Nothing but the digits of a date goes into this text.
+    sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {}", partition_name(day)))).execute(connection).await?;
+    Ok(())
 }
 
 fn partition_name(day: Date) -> String {

@@ -70,6 +70,7 @@ async fn a_token_outlives_the_rotation_of_its_key_and_not_its_removal() {
     node.register("alice").await;
     let step = async |by: time::Duration, keys: usize| {
         node.clock.advance(by);
+        node.keys_are_due().await;
         eventually(PATIENCE, "the set has as many keys", async || (node.verifier.key_set().keys.len() == keys).then_some(()))
             .await;
     };
@@ -79,6 +80,7 @@ async fn a_token_outlives_the_rotation_of_its_key_and_not_its_removal() {
     node.clock.advance(time::Duration::minutes(59));
     let before = node.login("alice").await.access_token;
     node.clock.advance(time::Duration::minutes(1));
+    node.keys_are_due().await;
     let after = eventually(PATIENCE, "the next key signs", async || {
         let token = node.login("alice").await.access_token;
         (token.split('.').next() != before.split('.').next()).then_some(token)

@@ -16,13 +16,13 @@ use bowerbird_nats::{
     EventId,
     event::{DOWNLOAD_QUEUED, Event},
 };
-use bowerbird_testkit::eventually;
+use bowerbird_testkit::{RawNats, eventually};
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use uuid::Uuid;
 
-use crate::stand::{Heard, PATIENCE, Servers};
+use crate::stand::{Heard, PATIENCE, Servers, now};
 
 /// A process that does nothing but relay.
 struct Relay {
@@ -202,4 +202,72 @@ async fn a_relay_that_stops_publishes_what_waits_and_days_have_partitions() {
     assert_eq!(left, 0);
     let strays: i64 = sqlx::query_scalar("SELECT count(*) FROM events_default").fetch_one(&pool).await.unwrap();
     assert_eq!((committed.len(), strays), (3, 0));
+}
+
+/// Commits so many events of as many things at once.
+async fn commit(pool: &PgPool, events: i32) {
+    sqlx::query(
+        "WITH facts AS (
+             INSERT INTO events (recorded_at, id, event_type, entity_id, entity_sequence, data)
+             SELECT now() - interval '1 minute' + i * interval '1 microsecond', gen_random_uuid(), 'download.queued',
+                    gen_random_uuid(), 1, jsonb_build_object('text', repeat('x', 300))
+             FROM generate_series(1, $1) AS i
+             RETURNING id, recorded_at, entity_id
+         )
+         INSERT INTO outbox (event_id, recorded_at, shard)
+         SELECT id, recorded_at, get_byte(uuid_send(entity_id), 15) % 16 FROM facts",
+    )
+    .bind(events)
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+fn an_event(entity_sequence: i64) -> Event {
+    Event {
+        id: EventId(IdSource.next()),
+        event_type: DOWNLOAD_QUEUED,
+        account_id: None,
+        entity_id: IdSource.next(),
+        entity_sequence,
+        time: now(),
+        data: json!({ "text": "x".repeat(300) }),
+        traceparent: None,
+    }
+}
+
+/// A single copy with every write synced takes about a thousand single messages a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_published_many_times_faster_than_one_sync_for_each_event() {
+    let (singly, together) = (3000, 20_000);
+    let servers = Servers::start().await;
+    let (relay, pool) = (relay(&servers).await, servers.database.pool());
+    let mut raw = RawNats::connect(&servers.nats).await;
+    let mut per_second = Vec::new();
+    for (allowed, events) in [(false, singly), (true, together)] {
+        let info: serde_json::Value = serde_json::from_slice(&raw.ask("$JS.API.STREAM.INFO.EVENTS", b"").await).unwrap();
+        let mut config = info["config"].clone();
+        config["allow_atomic"] = json!(allowed);
+        raw.ask("$JS.API.STREAM.UPDATE.EVENTS", config.to_string().as_bytes()).await;
+        commit(&pool, events).await;
+        let began = Instant::now();
+        wait_until_empty(&pool).await;
+        per_second.push(f64::from(events) / began.elapsed().as_secs_f64());
+    }
+    let state = servers.bus().await.stream_state("EVENTS").await.unwrap().unwrap();
+    assert_eq!(state.last_sequence, u64::from((singly + together).unsigned_abs()));
+    // JetStream's part of it: the same, without PostgreSQL.
+    let events: Vec<Event> = (0..together).map(|number| an_event(number.into())).collect();
+    let (bus, began) = (servers.bus().await, Instant::now());
+    for result in bus.publish_events(&events).await {
+        result.unwrap();
+    }
+    println!(
+        "from commit to stored: {:.0} events a second one by one, {:.0} in batches; {:.0} without the database",
+        per_second[0],
+        per_second[1],
+        f64::from(together) / began.elapsed().as_secs_f64()
+    );
+    assert!(per_second[1] > 2.0 * per_second[0], "{per_second:?}");
+    assert!(relay.root.stop(PATIENCE).await);
 }

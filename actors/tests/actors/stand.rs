@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bowerbird_actors::{Actors, Parts, issuer};
+use bowerbird_actors::{Actors, Parts, issuer, store_admin};
 use bowerbird_config::Settings;
 use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Status, Tasks};
 use bowerbird_nats::{
@@ -116,6 +116,12 @@ impl Node {
         eventually(PATIENCE, "the node is ready", async || self.health.is_ready().then_some(())).await;
     }
 
+    /// The clock that was moved by hand is not the database's, by which alarms go.
+    pub(crate) async fn keys_are_due(&self) {
+        let due = "UPDATE alarms SET wake_at = now() WHERE kind = 'key_rotation'";
+        assert_eq!(sqlx::query(due).execute(&self.pool).await.unwrap().rows_affected(), 1);
+    }
+
     /// Ask as a stranger.
     pub(crate) async fn ask<O: Operation>(&self, request: &O) -> Result<O::Reply, Problem> {
         self.ask_as(request, None, None).await
@@ -145,6 +151,15 @@ impl Node {
         self.ask(&credentials(account_name, PASSWORD)).await.unwrap()
     }
 
+    /// The access token of a new administrator of this name.
+    pub(crate) async fn administrator(&self, account_name: &str) -> String {
+        let settings = Settings::with_overrides("").unwrap();
+        let password = Zeroizing::new(PASSWORD.to_owned());
+        let made = store_admin::create_admin(&self.pool, &settings, &self.clock, IdSource, account_name, password);
+        Box::pin(made).await.unwrap();
+        Box::pin(self.login(account_name)).await.access_token
+    }
+
     /// Everything that PostgreSQL holds, as text; bytes in hexadecimal.
     pub(crate) async fn dump(&self) -> String {
         let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
@@ -169,6 +184,12 @@ impl Node {
     pub(crate) fn not_ready(&self) -> Vec<&'static str> {
         self.health.report().into_iter().filter(|(_, status)| *status != Status::Ready).map(|(name, _)| name).collect()
     }
+}
+
+/// Whether the proofs are to run at full length.
+#[expect(clippy::disallowed_methods, reason = "`make prove` chooses the size of the proof")]
+pub(crate) fn proving() -> bool {
+    std::env::var("BOWERBIRD_PROVE").is_ok()
 }
 
 /// Every event that the stream delivers, in the order of its arrival, for as long as this lives.

@@ -21,6 +21,10 @@ usage: bowerbird [--config FILE] <command> [options]
   admin create --name NAME
             make an account with the role `admin`; the password is the first line of standard input, or is
             generated and printed when that is a terminal or empty
+  rebuild-statistics
+            count the statistics anew from the recorded events, while everything runs
+  rebuild-streams
+            publish again what the stream of events should hold, while everything runs
   config show
             print the effective settings, secrets hidden
 
@@ -54,6 +58,8 @@ pub(crate) enum Command {
     AdminCreate {
         name: String,
     },
+    RebuildStatistics,
+    RebuildStreams,
     ConfigShow,
 }
 
@@ -90,6 +96,8 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
             "actors" => break words.end(Command::Actors, &mut config)?,
             "store" => break words.end(Command::Store, &mut config)?,
             "migrate" => break words.end(Command::Migrate, &mut config)?,
+            "rebuild-statistics" => break words.end(Command::RebuildStatistics, &mut config)?,
+            "rebuild-streams" => break words.end(Command::RebuildStreams, &mut config)?,
             "admin" => break admin(&mut words, &mut config)?,
             "config" => {
                 words.expect("config", "show")?;
@@ -212,6 +220,8 @@ mod tests {
             ("actors", Command::Actors),
             ("store", Command::Store),
             ("migrate", Command::Migrate),
+            ("rebuild-statistics", Command::RebuildStatistics),
+            ("rebuild-streams", Command::RebuildStreams),
             ("--version", Command::Version),
             ("--help", Command::Help(HELP)),
         ] {

@@ -83,13 +83,13 @@ settings that are used most; in the environment storage.listen is BOWERBIRD__STO
   nats.url                        where changed objects are told of; optional
 "#;
 
-const MIGRATE: &str = r#"usage: bowerbird migrate [--config FILE]
+const MIGRATE: &str = r"usage: bowerbird migrate [--config FILE]
 
 Brings the database that database.url names up to date, and ends. `up` and `actors` do it by themselves at their start.
 
 settings that it needs; in the environment database.url is BOWERBIRD__DATABASE__URL
   database.url                    PostgreSQL 15 or newer; its user must be allowed to make tables
-"#;
+";
 
 const ADMIN: &str = r#"usage: bowerbird admin create --name NAME [--config FILE]
 

@@ -64,6 +64,8 @@ fn run() -> Result<(), Failure> {
             Command::Store => Box::pin(role::store::run(settings)).await,
             Command::Migrate => role::migrate::run(&settings).await,
             Command::AdminCreate { name } => role::admin::create(&settings, &name).await,
+            Command::RebuildStatistics => role::rebuild::statistics(&settings).await,
+            Command::RebuildStreams => role::rebuild::streams(&settings).await,
             // Done already.
             Command::Help(_) | Command::Version | Command::ConfigShow => Ok(()),
         }

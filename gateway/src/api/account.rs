@@ -1,12 +1,19 @@
 //! `/v1/account`: the caller's account.
 
-use bowerbird_nats::account::{Account, GetAccount, GetUsage, Usage};
-use poem_openapi::OpenApi;
+use bowerbird_nats::account::{Account, GetAccount, GetUsage, RequestEmailVerification, Usage};
+use poem_openapi::{ApiResponse, OpenApi};
 
 use crate::{actors::Actors, api::Area, caller::Caller, payload::StrictJson, refused::Refused};
 
 pub(crate) struct AccountApi {
     pub(crate) actors: Actors,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum LinkSent {
+    /// The link is on its way, unless the address is verified already.
+    #[oai(status = 202)]
+    Accepted,
 }
 
 #[OpenApi(tag = "Area::Account")]
@@ -21,5 +28,15 @@ impl AccountApi {
     #[oai(path = "/v1/account/usage", method = "get", operation_id = "get_usage")]
     async fn usage(&self, caller: Caller) -> Result<StrictJson<Usage>, Refused> {
         Ok(StrictJson(self.actors.ask(&GetUsage {}, &caller.origin).await?))
+    }
+
+    /// Verify the e-mail address
+    ///
+    /// Sends a link to the account's address that proves that it is read. It is good once and for a day, and a new one voids the
+    /// one before. Nothing else is ever sent to an address that was not verified.
+    #[oai(path = "/v1/account/email-verification", method = "post", operation_id = "request_email_verification")]
+    async fn request_email_verification(&self, caller: Caller) -> Result<LinkSent, Refused> {
+        self.actors.ask(&RequestEmailVerification {}, &caller.origin).await?;
+        Ok(LinkSent::Accepted)
     }
 }

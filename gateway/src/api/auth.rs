@@ -1,7 +1,7 @@
 //! `/v1/auth`: get tokens, renew them, give them up.
 
 use bowerbird_nats::{
-    account::{Account, Register},
+    account::{Account, Register, VerifyEmail},
     session::{Login, Logout, Refresh, TokenPair},
 };
 use poem_openapi::{ApiResponse, OpenApi, param::Header};
@@ -32,6 +32,13 @@ pub(crate) enum Registered {
 #[derive(ApiResponse)]
 pub(crate) enum LoggedOut {
     /// The session is closed, now or since before.
+    #[oai(status = 204)]
+    Done,
+}
+
+#[derive(ApiResponse)]
+pub(crate) enum EmailVerified {
+    /// The address is verified.
     #[oai(status = 204)]
     Done,
 }
@@ -77,5 +84,14 @@ impl AuthApi {
     async fn logout(&self, origin: Origin, body: StrictJson<Logout>) -> Result<LoggedOut, Refused> {
         self.actors.ask(&body.0, &origin).await?;
         Ok(LoggedOut::Done)
+    }
+
+    /// Use a link that verifies an e-mail address
+    ///
+    /// Needs no login: whoever has the link reads the address.
+    #[oai(path = "/v1/auth/verify-email", method = "post", operation_id = "verify_email")]
+    async fn verify_email(&self, origin: Origin, proof: StrictJson<VerifyEmail>) -> Result<EmailVerified, Refused> {
+        self.actors.ask(&proof.0, &origin).await?;
+        Ok(EmailVerified::Done)
     }
 }

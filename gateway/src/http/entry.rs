@@ -60,8 +60,9 @@ impl Respond for Entry {
         };
         let refused = response.extensions_mut().remove::<Problem>().or_else(|| {
             let status = response.status();
-            let is_ours = response.content_type().is_some_and(|content_type| content_type.starts_with("application/json"));
-            // The report of /readyz is an answer, although its status is 503.
+            let starts = |content_type: &str| ["application/json", "text/html"].iter().any(|ours| content_type.starts_with(ours));
+            let is_ours = response.content_type().is_some_and(starts);
+            // The report of /readyz is an answer, although its status is 503; a page for people says what is wrong itself.
             ((status.is_client_error() || status.is_server_error()) && !is_ours).then(|| refused::from_status(status))
         });
         if let Some(problem) = refused {

@@ -4,18 +4,26 @@ use std::fs;
 
 use bowerbird_nats::{
     Page, Problem,
-    account::{Account, Register, Usage},
+    account::{Account, Register, Usage, VerifyEmail},
+    dead_letter::{DeadLetter, OpenedDeadLetter},
     download::{CreateDownload, Download},
     file::{File, Link},
     json,
     key::KeySet,
+    notification::{ChangeSettings, Notification, Settings},
+    reminder::{CreateReminder, Reminder, ReminderChanges},
     session::{Login, Logout, Refresh, TokenPair},
+    statistics::Statistics,
+    webhook::{CreateWebhook, Delivery, Webhook},
 };
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::stage::{account, download, file, token_pair, usage};
+use crate::stage::{
+    DOWNLOAD, account, dead_letter, delivery, download, file, notification, notification_settings, reminder, statistics,
+    token_pair, usage, webhook,
+};
 
 #[test]
 fn generated_openapi_json_is_current() {
@@ -37,6 +45,11 @@ fn every_code_is_explained_in_the_documentation() {
     for code in schemas()["DownloadErrorCode"]["enum"].as_array().unwrap() {
         let row = format!("| `{}` | ", code.as_str().unwrap());
         assert!(page.contains(&row), "docs/api.md lacks: {row}");
+    }
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/webhooks.md")).unwrap();
+    for code in schemas()["WebhookErrorCode"]["enum"].as_array().unwrap() {
+        let row = format!("| `{}` | ", code.as_str().unwrap());
+        assert!(page.contains(&row), "docs/webhooks.md lacks: {row}");
     }
 }
 
@@ -167,6 +180,27 @@ fn the_schema_of_each_type_and_serde_agree() {
     problem["retry_after"] = json!(3);
     let key = json!({ "kid": "k", "kty": "RSA", "use": "sig", "alg": "RS256", "n": "n", "e": "AQAB" });
 
+    let about = json!({ "kind": "file", "id": download()["id"] });
+    let trigger = json!({ "type": "download.completed", "id": download()["id"] });
+    let remind = json!({
+        "title": "a", "note": "b", "due_at": "2026-12-24T07:00:00Z", "local_time": "2026-12-24T08:00:00", "time_zone": "UTC",
+        "rrule": "FREQ=DAILY", "exdates": ["2026-12-25"], "ends_at": "2027-12-24T07:00:00Z", "channels": ["inbox", "email"],
+        "about": about, "on_event": trigger, "unless_event": trigger,
+    });
+    let mut changes = remind.clone();
+    changes["clear"] = json!(["note", "on_event"]);
+    let mut whole_reminder = remind.clone();
+    whole_reminder.as_object_mut().unwrap().extend(reminder().as_object().unwrap().clone());
+    let more = json!({
+        "snoozed_until": "2026-12-24T07:00:00Z", "last_fired_at": "2026-12-24T07:00:00Z", "ended_at": "2026-12-24T07:00:00Z",
+    });
+    whole_reminder.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+
+    agree_with_poem::<CreateReminder>("CreateReminder", &remind);
+    agree_with_poem::<ReminderChanges>("ReminderChanges", &changes);
+    agree_with_poem::<Reminder>("Reminder", &whole_reminder);
+    agree_with_poem::<Reminder>("Reminder", &reminder());
+    agree::<Page<Reminder>>("ReminderPage", &json!({ "items": [reminder()], "next_cursor": null }));
     agree_with_poem::<CreateDownload>("CreateDownload", &create);
     agree_with_poem::<Register>("Register", &register);
     agree_with_poem::<Login>("Login", &json!({ "login": "a", "password": "b", "device_name": "c" }));
@@ -177,10 +211,59 @@ fn the_schema_of_each_type_and_serde_agree() {
     agree_with_poem::<File>("File", &with_digest);
     agree_with_poem::<Link>("FileLink", &json!({ "url": "u", "expires_at": "2026-11-20T12:00:00Z" }));
     agree_with_poem::<Account>("Account", &reachable);
+    agree_with_poem::<VerifyEmail>("VerifyEmail", &json!({ "token": "t" }));
     agree_with_poem::<Usage>("Usage", &usage());
     agree_with_poem::<TokenPair>("TokenPair", &token_pair());
     agree_with_poem::<Problem>("Problem", &problem);
     agree_with_poem::<KeySet>("KeySet", &json!({ "keys": [key] }));
+    let mut replayed = dead_letter();
+    replayed["replayed_at"] = json!("2026-11-20T12:00:00Z");
+    agree_with_poem::<DeadLetter>("DeadLetter", &replayed);
+    agree_with_poem::<DeadLetter>("DeadLetter", &dead_letter());
+    let header = json!({ "name": "a", "value": "b" });
+    let opened = json!({ "letter": dead_letter(), "headers": [header], "body_base64": "e30=" });
+    agree_with_poem::<OpenedDeadLetter>("OpenedDeadLetter", &opened);
+    agree_with_poem::<Statistics>("Statistics", &statistics());
+    agree::<Page<DeadLetter>>("DeadLetterPage", &json!({ "items": [dead_letter()], "next_cursor": "c" }));
+    let time = "2026-11-20T12:00:00Z";
+    let mut whole_webhook = webhook();
+    let more = json!({
+        "description": "d", "status": "disabled", "disabled_reason": "gone", "disabled_at": time, "secret": "whsec_a",
+        "old_secret_until": time, "last_success_at": time, "failing_since": time,
+    });
+    whole_webhook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let failure = json!({ "code": "http_status", "detail": "x" });
+    let attempt = json!({
+        "number": 1, "started_at": time, "duration_ms": 7, "response_status": 500, "response_body": "no", "error": failure,
+    });
+    let mut whole_delivery = delivery();
+    let more = json!({
+        "event_id": DOWNLOAD, "next_attempt_at": time, "response_status": 500, "error": failure, "finished_at": time, "body": "{}",
+        "attempts": [attempt],
+    });
+    whole_delivery.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let create = json!({ "url": "https://example.org/", "event_types": ["file.*"], "description": "d" });
+    agree_with_poem::<CreateWebhook>("CreateWebhook", &create);
+    agree_with_poem::<Webhook>("Webhook", &webhook());
+    agree_with_poem::<Webhook>("Webhook", &whole_webhook);
+    agree_with_poem::<Delivery>("WebhookDelivery", &delivery());
+    agree_with_poem::<Delivery>("WebhookDelivery", &whole_delivery);
+    agree::<Page<Webhook>>("WebhookPage", &json!({ "items": [webhook()], "next_cursor": null }));
+    agree::<Page<Delivery>>("WebhookDeliveryPage", &json!({ "items": [delivery()], "next_cursor": "c" }));
+    let mut read = notification();
+    read["body"] = json!("9 bytes in /");
+    read["read_at"] = json!("2026-11-20T12:00:00Z");
+    let quiet_hours = json!({ "from": "22:00", "until": "07:00", "time_zone": "Europe/Berlin" });
+    let digest = json!({ "at": "08:00", "weekdays": ["monday"], "time_zone": "Europe/Berlin" });
+    let mut settings = notification_settings();
+    settings["quiet_hours"] = quiet_hours.clone();
+    settings["digest"] = digest.clone();
+    let change =
+        json!({ "events": { "download.completed": ["inbox"] }, "email": false, "quiet_hours": quiet_hours, "digest": digest });
+    agree_with_poem::<Notification>("Notification", &read);
+    agree_with_poem::<Settings>("NotificationSettings", &settings);
+    agree_with_poem::<ChangeSettings>("ChangeNotificationSettings", &change);
+    agree::<Page<Notification>>("NotificationPage", &json!({ "items": [notification()], "next_cursor": null }));
     agree::<Page<Download>>("DownloadPage", &json!({ "items": [download()], "next_cursor": null }));
     agree::<Page<File>>("FilePage", &json!({ "items": [file(1)], "next_cursor": "c" }));
 }

@@ -5,6 +5,8 @@
 mod bounds;
 mod content;
 mod document;
+mod feed;
+mod links;
 mod operations;
 mod pages;
 mod refusals;

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::stage::{ACCOUNT, DOWNLOAD, FILE, Stage, account, download, file, token_pair, usage};
+use crate::stage::{
+    ACCOUNT, DELIVERY, DOWNLOAD, FILE, LETTER, NOTIFICATION, REMINDER, Stage, WEBHOOK, account, dead_letter, delivery, download,
+    file, notification, notification_settings, reminder, statistics, token_pair, usage, webhook,
+};
 
 /// Method, path, body; operation and contract asked; reply; status and body answered.
 struct Case {
@@ -24,7 +27,7 @@ struct Case {
 }
 
 fn case(method: Method, path: &str, operation: &'static str, contract: Value, reply: Value, status: u16) -> Case {
-    let answer = if status == 204 { Value::Null } else { reply.clone() };
+    let answer = if status == 204 || reply == json!({}) { Value::Null } else { reply.clone() };
     Case { method, path: path.to_owned(), body: None, operation, contract, reply, status, answer, location: "" }
 }
 
@@ -40,23 +43,110 @@ impl Case {
     }
 }
 
+fn webhook_cases() -> Vec<Case> {
+    const LOCATION: &str = "/v1/webhooks/0198c0de-7a2b-7c3d-8e4f-0123456789b0";
+    const DELIVERY_LOCATION: &str =
+        "/v1/webhooks/0198c0de-7a2b-7c3d-8e4f-0123456789b0/deliveries/0198c0de-7a2b-7c3d-8e4f-0123456789b1";
+    let one = |rest: &str| format!("/v1/webhooks/{WEBHOOK}{rest}");
+    let create = json!({ "url": "https://example.org/hook", "event_types": ["download.*"], "description": "d" });
+    let change = json!({ "event_types": [], "status": "disabled" });
+    let empty = json!({ "items": [], "next_cursor": null });
+    let its = json!({ "webhook_id": WEBHOOK, "id": DELIVERY });
+    let mut with_secret = webhook();
+    with_secret["secret"] = json!("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    vec![
+        case(Method::POST, "/v1/webhooks", "webhook.create", create.clone(), with_secret.clone(), 201).body(create).at(LOCATION),
+        case(Method::GET, "/v1/webhooks", "webhook.list", json!({}), empty.clone(), 200),
+        case(Method::GET, "/v1/webhooks?limit=1&cursor=c", "webhook.list", json!({ "limit": 1, "cursor": "c" }), empty, 200),
+        case(Method::GET, &one(""), "webhook.get", json!({ "id": WEBHOOK }), webhook(), 200),
+        case(
+            Method::PATCH,
+            &one(""),
+            "webhook.update",
+            json!({ "id": WEBHOOK, "event_types": [], "status": "disabled" }),
+            webhook(),
+            200,
+        )
+        .body(change),
+        case(Method::DELETE, &one(""), "webhook.delete", json!({ "id": WEBHOOK }), json!({}), 204),
+        case(Method::POST, &one("/test"), "webhook.test", json!({ "id": WEBHOOK }), delivery(), 200),
+        case(Method::POST, &one("/rotate-secret"), "webhook.rotate_secret", json!({ "id": WEBHOOK }), with_secret, 200),
+        case(
+            Method::GET,
+            &one("/deliveries?status=failed&limit=3&cursor=c"),
+            "webhook.list_deliveries",
+            json!({ "webhook_id": WEBHOOK, "status": "failed", "limit": 3, "cursor": "c" }),
+            json!({ "items": [delivery()], "next_cursor": "d" }),
+            200,
+        ),
+        case(Method::GET, &one(&format!("/deliveries/{DELIVERY}")), "webhook.get_delivery", its.clone(), delivery(), 200),
+        case(Method::POST, &one(&format!("/deliveries/{DELIVERY}/retry")), "webhook.retry_delivery", its, delivery(), 202)
+            .at(DELIVERY_LOCATION),
+    ]
+}
+
 fn cases() -> Vec<Case> {
     const LOCATION: &str = "/v1/downloads/0198c0de-7a2b-7c3d-8e4f-0123456789ad";
     let one = |rest: &str| format!("/v1/downloads/{DOWNLOAD}{rest}");
+    let letter = |rest: &str| format!("/v1/admin/dead-letters/{LETTER}{rest}");
     let register = json!({ "account_name": "ada", "password": "correct horse battery" });
     let login = json!({ "login": "ada", "password": "p", "device_name": "phone" });
+    let change_settings = json!({
+        "events": { "download.completed": ["inbox"] }, "email": false,
+        "quiet_hours": { "from": "22:00", "until": "07:00", "time_zone": "Europe/Berlin" },
+        "digest": { "at": "08:00", "weekdays": ["monday"], "time_zone": "Europe/Berlin" },
+    });
     let refresh = json!({ "refresh_token": "Bearer r" });
     let create = json!({ "url": "https://example.org/a.iso", "priority": 9, "headers": { "A": "b" } });
     let page = |item: Value| json!({ "items": [item], "next_cursor": "c2" });
     let empty = json!({ "items": [], "next_cursor": null });
     let link = json!({ "url": "http://bucket/x?sig=1", "expires_at": "2026-11-20T12:05:00Z" });
+    let of_reminder = |rest: &str| format!("/v1/reminders/{REMINDER}{rest}");
+    let remind =
+        json!({ "title": "Film", "local_time": "2026-12-24T08:00", "time_zone": "Europe/Berlin", "rrule": "FREQ=DAILY" });
+    let moved = json!({ "due_at": "2026-12-25T07:00:00Z", "clear": ["rrule"] });
     vec![
+        case(Method::POST, "/v1/reminders", "reminder.create", remind.clone(), reminder(), 201)
+            .body(remind)
+            .at("/v1/reminders/0198c0de-7a2b-7c3d-8e4f-0123456789af"),
+        case(Method::GET, "/v1/reminders", "reminder.list", json!({}), empty.clone(), 200),
+        case(
+            Method::GET,
+            &format!(
+                "/v1/reminders?status=canceled&about={FILE}&due_before=2026-12-25T00:00:00Z&due_after=2026-12-24T00:00:00Z&q=f&limit=2&cursor=c1"
+            ),
+            "reminder.list",
+            json!({
+                "status": "canceled", "about": FILE, "due_before": "2026-12-25T00:00:00Z", "due_after": "2026-12-24T00:00:00Z",
+                "q": "f", "limit": 2, "cursor": "c1",
+            }),
+            page(reminder()),
+            200,
+        ),
+        case(Method::GET, &of_reminder(""), "reminder.get", json!({ "id": REMINDER }), reminder(), 200),
+        case(Method::PATCH, &of_reminder(""), "reminder.update", json!({ "id": REMINDER, "changes": moved }), reminder(), 200)
+            .body(moved),
+        case(Method::DELETE, &of_reminder(""), "reminder.cancel", json!({ "id": REMINDER }), json!({}), 204),
+        case(
+            Method::POST,
+            &of_reminder("/snooze"),
+            "reminder.snooze",
+            json!({ "id": REMINDER, "seconds": 600 }),
+            reminder(),
+            200,
+        )
+        .body(json!({ "seconds": 600 })),
+        case(Method::POST, &of_reminder("/skip"), "reminder.skip", json!({ "id": REMINDER }), reminder(), 200),
+        case(Method::POST, &of_reminder("/complete"), "reminder.complete", json!({ "id": REMINDER }), reminder(), 200),
         case(Method::POST, "/v1/auth/register", "account.register", register.clone(), account(), 201)
             .body(register)
             .at("/v1/account"),
         case(Method::POST, "/v1/auth/login", "session.login", login.clone(), token_pair(), 200).body(login),
         case(Method::POST, "/v1/auth/refresh", "session.refresh", refresh.clone(), token_pair(), 200).body(refresh.clone()),
         case(Method::POST, "/v1/auth/logout", "session.logout", refresh.clone(), json!({}), 204).body(refresh),
+        case(Method::POST, "/v1/auth/verify-email", "account.verify_email", json!({ "token": "t" }), json!({}), 204)
+            .body(json!({ "token": "t" })),
+        case(Method::POST, "/v1/account/email-verification", "account.request_email_verification", json!({}), json!({}), 202),
         case(Method::GET, "/v1/account", "account.get", json!({}), account(), 200),
         case(Method::GET, "/v1/account/usage", "account.usage", json!({}), usage(), 200),
         case(Method::POST, "/v1/downloads", "download.create", create.clone(), download(), 202).body(create).at(LOCATION),
@@ -95,18 +185,77 @@ fn cases() -> Vec<Case> {
         case(Method::GET, &format!("/v1/files/{FILE}"), "file.get", json!({ "id": FILE }), file(3), 200),
         case(Method::DELETE, &format!("/v1/files/{FILE}"), "file.delete", json!({ "id": FILE }), json!({}), 204),
         case(Method::GET, &format!("/v1/files/{FILE}/url"), "file.presign", json!({ "id": FILE, "internal": false }), link, 200),
+        case(Method::GET, "/v1/stats", "statistics.get", json!({}), statistics(), 200),
+        case(
+            Method::GET,
+            "/v1/stats?from=2026-11-19&to=2026-11-20",
+            "statistics.get",
+            json!({ "from": "2026-11-19", "to": "2026-11-20" }),
+            statistics(),
+            200,
+        ),
+        case(Method::GET, "/v1/admin/stats?to=2026-11-20", "statistics.system", json!({ "to": "2026-11-20" }), statistics(), 200),
+        case(
+            Method::GET,
+            "/v1/admin/dead-letters?stream=EVENTS&consumer=statistics&limit=3&cursor=c",
+            "dead_letter.list",
+            json!({ "stream": "EVENTS", "consumer": "statistics", "limit": 3, "cursor": "c" }),
+            page(dead_letter()),
+            200,
+        ),
+        case(
+            Method::GET,
+            &letter(""),
+            "dead_letter.get",
+            json!({ "id": LETTER }),
+            json!({ "letter": dead_letter(), "headers": [{ "name": "a", "value": "b" }], "body_base64": "e30=" }),
+            200,
+        ),
+        case(Method::POST, &letter("/replay"), "dead_letter.replay", json!({ "id": LETTER }), dead_letter(), 200),
+        case(Method::DELETE, &letter(""), "dead_letter.delete", json!({ "id": LETTER }), json!({}), 204),
+        case(
+            Method::GET,
+            "/v1/notifications?unread=true&limit=2&cursor=c",
+            "notification.list",
+            json!({ "unread": true, "limit": 2, "cursor": "c" }),
+            page(notification()),
+            200,
+        ),
+        case(
+            Method::POST,
+            &format!("/v1/notifications/{NOTIFICATION}/read"),
+            "notification.read",
+            json!({ "id": NOTIFICATION }),
+            notification(),
+            200,
+        ),
+        case(Method::POST, "/v1/notifications/read-all", "notification.read_all", json!({}), json!({}), 204),
+        case(Method::GET, "/v1/notification-settings", "notification.get_settings", json!({}), notification_settings(), 200),
+        case(
+            Method::PUT,
+            "/v1/notification-settings",
+            "notification.change_settings",
+            change_settings.clone(),
+            notification_settings(),
+            200,
+        )
+        .body(change_settings),
     ]
 }
 
 #[tokio::test]
 async fn each_operation_asks_its_question_and_answers_with_the_reply() {
     let stage = Stage::set().await;
-    let caller = stage.caller();
-    for case in cases() {
+    let (caller, administrator) = (stage.caller(), stage.administrator());
+    for case in cases().into_iter().chain(webhook_cases()) {
         let name = format!("{} {}", case.method, case.path);
         let is_public = case.path.starts_with("/v1/auth");
         stage.reply(case.operation, case.reply);
-        let client = if is_public { &stage.http } else { &caller };
+        let client = match () {
+            () if is_public => &stage.http,
+            () if case.path.starts_with("/v1/admin") => &administrator,
+            () => &caller,
+        };
         let headers = [("content-type", "application/json"), ("x-request-id", "req-7")];
         let body = case.body.map(|body| Bytes::from(body.to_string()));
         let answer = client.send(case.method, &case.path, &headers[usize::from(body.is_none())..], body).await.unwrap();
@@ -122,6 +271,18 @@ async fn each_operation_asks_its_question_and_answers_with_the_reply() {
         assert_eq!(asked[0].account.as_deref(), (!is_public).then_some(ACCOUNT), "{name}");
         assert_eq!(asked[0].idempotency_key, None, "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_is_for_administrators_is_refused_to_others() {
+    let stage = Stage::set().await;
+    let caller = stage.caller();
+    for case in cases().into_iter().filter(|case| case.path.starts_with("/v1/admin")) {
+        let name = format!("{} {}", case.method, case.path);
+        let answer = caller.send(case.method, &case.path, &[], None).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (403, &json!("forbidden")), "{name}");
+    }
+    assert!(stage.asked().is_empty());
 }
 
 #[tokio::test]

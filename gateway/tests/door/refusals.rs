@@ -57,7 +57,7 @@ async fn every_operation_that_is_not_public_wants_a_good_token() {
             assert_eq!(answer.status, 401, "{method} {path} {scheme}");
         }
     }
-    assert_eq!(guarded, 15);
+    assert!(guarded >= 21, "{guarded}");
     assert_eq!(stage.asked(), []);
 }
 

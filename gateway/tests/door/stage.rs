@@ -17,12 +17,23 @@ use bowerbird_gateway::{Parts, Running};
 use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Tasks};
 use bowerbird_nats::{
     Call, Limit, Operation, Problem, Verifier,
-    account::{GetAccount, GetUsage, Register},
+    account::{GetAccount, GetUsage, Register, RequestEmailVerification, VerifyEmail},
     bus::{Bus, Options},
+    dead_letter::{DeleteDeadLetter, GetDeadLetter, ListDeadLetters, ReplayDeadLetter},
     download::{CancelDownload, CreateDownload, DeleteDownload, GetDownload, ListDownloads, RetryDownload, UpdateDownload},
     file::{DeleteFile, GetFile, ListFiles, PresignFile},
     key::{KeySet, PublicKey},
+    notification::{ChangeSettings, GetSettings, ListNotifications, ReadAllNotifications, ReadNotification, Unsubscribe},
+    reminder::{
+        CancelReminder, CompleteReminder, CreateReminder, GetReminder, ListReminders, SkipReminder, SnoozeReminder,
+        UpdateReminder,
+    },
     session::{Login, Logout, Refresh},
+    statistics::{GetStatistics, GetSystemStatistics},
+    webhook::{
+        CreateWebhook, DeleteWebhook, GetWebhook, GetWebhookDelivery, ListWebhookDeliveries, ListWebhooks, RetryWebhookDelivery,
+        RotateWebhookSecret, TestWebhook, UpdateWebhook,
+    },
 };
 use bowerbird_outbound::{Client, Timeouts};
 use bowerbird_testkit::{NatsServer, http::Http};
@@ -33,8 +44,13 @@ use url::Url;
 
 pub(crate) const ACCOUNT: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ab";
 pub(crate) const SESSION: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ac";
+pub(crate) const REMINDER: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789af";
 pub(crate) const DOWNLOAD: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ad";
 pub(crate) const FILE: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ae";
+pub(crate) const LETTER: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789a9";
+pub(crate) const WEBHOOK: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b0";
+pub(crate) const DELIVERY: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b1";
+pub(crate) const NOTIFICATION: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789af";
 const ISSUER: &str = "https://door.test";
 
 /// What the actors were asked.
@@ -147,6 +163,13 @@ impl Stage {
         std::mem::take(&mut *self.script.asked.lock().unwrap())
     }
 
+    /// A connection of its own to the bus, with everything in place that is published to.
+    pub(crate) async fn publisher(&self) -> Bus {
+        let bus = bus(&self.nats, "publisher").await;
+        bus.ensure_topology().await.unwrap();
+        bus
+    }
+
     /// Nobody answers any more.
     pub(crate) fn stop_actors(&self) {
         self.stop_service.cancel();
@@ -157,12 +180,21 @@ impl Stage {
         self.http.with_token(&self.token(300))
     }
 
+    /// A client with the token of an administrator.
+    pub(crate) fn administrator(&self) -> Http {
+        self.http.with_token(&self.token_of("admin", 300))
+    }
+
     /// A token that expires in so many seconds; issued ten minutes before.
     pub(crate) fn token(&self, expires_in: i64) -> String {
+        self.token_of("user", expires_in)
+    }
+
+    fn token_of(&self, role: &str, expires_in: i64) -> String {
         let now = self.clock.now().unix_timestamp();
         let claims = json!({
             "iss": ISSUER, "aud": "bowerbird", "sub": ACCOUNT, "client_id": "bowerbird", "iat": now - 600, "exp": now + expires_in,
-            "jti": SESSION, "sid": SESSION, "role": "user",
+            "jti": SESSION, "sid": SESSION, "role": role,
         });
         let part = |value: &Value| BASE64.encode(value.to_string());
         let signed = format!("{}.{}", part(&json!({ "typ": "at+jwt", "alg": "RS256", "kid": "k1" })), part(&claims));
@@ -226,6 +258,38 @@ async fn serve_script(bus: &Bus, verifier: Verifier, script: &Arc<Script>, stop:
         ListFiles,
         DeleteFile,
         PresignFile,
+        GetStatistics,
+        GetSystemStatistics,
+        ListDeadLetters,
+        GetDeadLetter,
+        ReplayDeadLetter,
+        DeleteDeadLetter,
+        CreateReminder,
+        GetReminder,
+        ListReminders,
+        UpdateReminder,
+        SnoozeReminder,
+        SkipReminder,
+        CompleteReminder,
+        CancelReminder,
+        CreateWebhook,
+        GetWebhook,
+        ListWebhooks,
+        UpdateWebhook,
+        DeleteWebhook,
+        TestWebhook,
+        RotateWebhookSecret,
+        ListWebhookDeliveries,
+        GetWebhookDelivery,
+        RetryWebhookDelivery,
+        ListNotifications,
+        ReadNotification,
+        ReadAllNotifications,
+        GetSettings,
+        ChangeSettings,
+        Unsubscribe,
+        RequestEmailVerification,
+        VerifyEmail,
     ];
     // It runs as long as the test.
     std::mem::forget(running);
@@ -247,9 +311,49 @@ pub(crate) fn file(size_bytes: u64) -> Value {
     })
 }
 
+pub(crate) fn dead_letter() -> Value {
+    json!({
+        "id": LETTER, "stream": "EVENTS", "consumer": "statistics", "subject": "a.b", "reason": "because", "deliveries": 1,
+        "size_bytes": 2, "refused_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn statistics() -> Value {
+    let counts = json!({
+        "downloads_queued": 1, "downloads_completed": 1, "downloads_failed": 1, "downloads_canceled": 1, "downloaded_bytes": 1,
+        "files_made": 1, "files_made_bytes": 1, "files_purged": 1, "files_purged_bytes": 1, "reminders_fired": 1,
+        "notifications_delivered": 1, "notifications_failed": 1, "sessions_opened": 1, "accounts_registered": 1, "events": 11,
+    });
+    json!({
+        "from": "2026-11-20", "to": "2026-11-20", "days": [{ "day": "2026-11-20", "counts": counts }], "total": counts,
+    })
+}
+
+pub(crate) fn reminder() -> Value {
+    json!({
+        "id": REMINDER, "title": "Film", "status": "scheduled", "due_at": "2026-12-24T07:00:00Z", "channels": ["inbox"],
+        "next_fire_at": "2026-12-24T07:00:00Z", "fired": 0, "version": 1, "created_at": "2026-11-20T12:00:00Z",
+        "updated_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn webhook() -> Value {
+    json!({
+        "id": WEBHOOK, "url": "https://example.org/hook", "event_types": ["download.*"], "status": "enabled",
+        "created_at": "2026-11-20T12:00:00Z", "updated_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn delivery() -> Value {
+    json!({
+        "id": DELIVERY, "webhook_id": WEBHOOK, "event_type": "download.completed", "status": "pending", "attempts_made": 0,
+        "created_at": "2026-11-20T12:00:00Z",
+    })
+}
+
 pub(crate) fn account() -> Value {
     json!({
-        "id": ACCOUNT, "account_name": "ada", "role": "user", "quota_bytes": 1024, "created_at": "2026-11-20T12:00:00Z",
+        "id": ACCOUNT, "account_name": "ada", "email_verified": false, "role": "user", "quota_bytes": 1024, "created_at": "2026-11-20T12:00:00Z",
     })
 }
 
@@ -262,4 +366,15 @@ pub(crate) fn token_pair() -> Value {
 
 pub(crate) fn usage() -> Value {
     json!({ "stored_bytes": 1, "reserved_bytes": 2, "quota_bytes": 3, "files": 4, "unfinished_downloads": 5 })
+}
+
+pub(crate) fn notification() -> Value {
+    json!({
+        "id": NOTIFICATION, "event_id": DOWNLOAD, "event_type": "download.completed", "entity_id": DOWNLOAD,
+        "title": "Downloaded: a.iso", "occurred_at": "2026-11-20T12:00:00Z", "created_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn notification_settings() -> Value {
+    json!({ "events": { "download.completed": ["inbox", "email"] }, "email": true, "email_status": "unverified" })
 }

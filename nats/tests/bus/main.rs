@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod alarm;
+mod bulk;
 mod cluster;
 mod consume;
 mod credential;
+mod dead;
 mod keys;
 mod publish;
 mod server;

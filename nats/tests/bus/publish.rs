@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::support::{PATIENCE, an_event, bus, completed, connect, id, outsider};
 use async_nats::jetstream::{self, consumer::pull, context::PublishErrorKind, message::PublishMessage};
 use bowerbird_nats::{
-    WorkKind, event,
+    WorkKind,
+    dead::DeadLetter,
+    event,
     id::NodeId,
-    publish::{DeadLetter, Error},
+    publish::Error,
     topology::{DEAD, DOWNLOADS, EVENTS, OBJECTS},
 };
 use bowerbird_testkit::{NatsServer, eventually};

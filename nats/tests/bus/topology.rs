@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use bowerbird_nats::{
     Bus, WorkKind,
     bus::{ConnectError, Options},
-    topology::{DEAD, DOWNLOADS, EVENTS, OBJECTS},
+    topology::{ALARMS, DEAD, DOWNLOADS, EVENTS, OBJECTS},
 };
 use bowerbird_testkit::{NatsServer, eventually};
 
@@ -22,7 +22,7 @@ async fn applying_it_twice_changes_nothing_and_loses_nothing() {
     let (bus, context) = (bus(&server).await, outsider(&server).await);
     bus.publish_event(&completed(1)).await.unwrap();
     bus.publish_work(WorkKind::Downloads, &id(), 1).await.unwrap();
-    let names = [EVENTS, DOWNLOADS, OBJECTS, DEAD, "KV_KEYS"];
+    let names = [EVENTS, DOWNLOADS, OBJECTS, ALARMS, DEAD, "KV_KEYS"];
     let look = async || {
         let mut seen = Vec::new();
         for name in names {

@@ -10,6 +10,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use crate::event_stream::EventStream;
+
 /// How long one exchange may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -86,6 +88,13 @@ impl Http {
         tokio::time::timeout(PATIENCE, self.exchange(method, path, headers, body))
             .await
             .with_context(|| format!("no answer to {path} within {PATIENCE:?}"))?
+    }
+
+    /// Follow a stream of server-sent events.
+    pub async fn follow(&self, path: &str, headers: &[(&str, &str)]) -> Result<EventStream> {
+        let mut all = vec![("accept", "text/event-stream")];
+        all.extend(headers);
+        EventStream::open(&self.authority, path, self.token.as_deref(), &all).await
     }
 
     async fn exchange(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Bytes>) -> Result<Answer> {

@@ -8,6 +8,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot have its servers fails")]
 
 mod cluster;
+pub mod event_stream;
 mod eventually;
 pub mod http;
 pub mod lying;
@@ -17,6 +18,8 @@ mod port;
 mod postgres;
 mod process;
 pub mod ranged_server;
+mod raw_nats;
+pub mod smtp;
 
 pub use self::{
     eventually::eventually,
@@ -24,4 +27,5 @@ pub use self::{
     port::free_port,
     postgres::{Postgres, TestDatabase},
     process::{ChildProcess, find_program, process_exists, workspace_folder},
+    raw_nats::RawNats,
 };

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use bowerbird_nats::{DownloadId, event, id::NodeId};
 use sqlx::{PgConnection, PgPool, Row as _};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{Error, columns, read, tell};
+use super::{Error, columns, read_all, tell_all};
+use crate::alarms::{self, Kind};
 
 /// Held by the dispatcher that decides; any number that nobody else uses.
 const DISPATCH_LOCK: i64 = 0x6277_6264_6c00_0001;
@@ -41,7 +44,7 @@ pub(crate) async fn beat(pool: &PgPool, node: NodeId, slots: i32) -> Result<(), 
 /// Whether there is anything for a dispatcher to do: the cheap question that is asked often.
 pub(crate) async fn due(pool: &PgPool, limits: Limits) -> Result<bool, Error> {
     let due = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM downloads WHERE status = 'queued' AND dispatched_at IS NULL AND (not_before IS NULL OR not_before <= now())) \
+        "SELECT EXISTS (SELECT FROM downloads WHERE status = 'queued' AND dispatched_at IS NULL AND not_before IS NULL) \
          OR EXISTS (SELECT FROM downloads WHERE status = 'queued' AND dispatched_at < now() - make_interval(secs => $1))",
     )
     .bind(limits.lost_after.as_secs_f64())
@@ -50,19 +53,38 @@ pub(crate) async fn due(pool: &PgPool, limits: Limits) -> Result<bool, Error> {
     Ok(due)
 }
 
-/// Queue what was scheduled and is due. Answers how many.
-pub(crate) async fn promote(connection: &mut PgConnection) -> Result<usize, Error> {
-    let rows = sqlx::query(concat!(
-        "UPDATE downloads SET status = 'queued', queued_at = now() WHERE id IN \
-         (SELECT id FROM downloads WHERE status = 'scheduled' AND start_at <= now() ORDER BY start_at LIMIT 500 FOR UPDATE SKIP LOCKED) RETURNING ",
-        columns!()
-    ))
+/// What these downloads waited for has come: what was scheduled is queued, what was to be tried again may be. One whose
+/// time is not there yet, or that somebody else holds right now, has its alarm armed again. Answers how many may run.
+pub(crate) async fn begin(connection: &mut PgConnection, ids: &[Uuid]) -> Result<usize, Error> {
+    // Nobody is waited for: whoever holds one of these may be waiting for its alarm, which is held here.
+    let waiting: Vec<(Uuid, OffsetDateTime)> = sqlx::query_as(
+        "SELECT id, greatest(CASE WHEN status = 'scheduled' THEN start_at ELSE not_before END, now() + interval '50 ms') FROM downloads \
+         WHERE id = ANY ($1) AND (status = 'scheduled' OR (status = 'queued' AND not_before IS NOT NULL))",
+    )
+    .bind(ids)
     .fetch_all(&mut *connection)
     .await?;
-    for row in &rows {
-        tell(connection, event::DOWNLOAD_QUEUED, &read(row)?).await?;
-    }
-    Ok(rows.len())
+    let scheduled = sqlx::query(concat!(
+        "UPDATE downloads SET status = 'queued', queued_at = now() WHERE id IN (SELECT id FROM downloads \
+         WHERE id = ANY ($1) AND status = 'scheduled' AND start_at <= now() ORDER BY id FOR UPDATE SKIP LOCKED) RETURNING ",
+        columns!()
+    ))
+    .bind(ids)
+    .fetch_all(&mut *connection)
+    .await?;
+    let scheduled = read_all(&scheduled)?;
+    let mut begun: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE downloads SET not_before = NULL WHERE id IN (SELECT id FROM downloads \
+         WHERE id = ANY ($1) AND status = 'queued' AND not_before <= now() ORDER BY id FOR UPDATE SKIP LOCKED) RETURNING id",
+    )
+    .bind(ids)
+    .fetch_all(&mut *connection)
+    .await?;
+    begun.extend(scheduled.iter().map(|row| row.id.0));
+    let left: Vec<(Uuid, OffsetDateTime)> = waiting.into_iter().filter(|(id, _)| !begun.contains(id)).collect();
+    alarms::arm_many(connection, Kind::Download, &left).await?;
+    tell_all(connection, &event::DOWNLOAD_QUEUED, &scheduled).await?;
+    Ok(begun.len())
 }
 
 /// Hand out about twice as many downloads as there are free slots, in the order in which they are to run: by priority,
@@ -113,7 +135,7 @@ pub(crate) async fn dispatch(connection: &mut PgConnection, limits: Limits) -> R
                     + row_number() OVER (PARTITION BY w.account_id ORDER BY d.priority DESC, d.queued_at, d.id) AS place \
              FROM waiting w LEFT JOIN busy b ON b.account_id = w.account_id CROSS JOIN LATERAL ( \
                  SELECT id, priority, queued_at FROM downloads WHERE account_id = w.account_id AND status = 'queued' \
-                 AND dispatched_at IS NULL AND (not_before IS NULL OR not_before <= now()) \
+                 AND dispatched_at IS NULL AND not_before IS NULL \
                  ORDER BY priority DESC, queued_at, id LIMIT $1 \
              ) d WHERE w.account_id IS NOT NULL \
          ), pick AS ( \

@@ -16,6 +16,7 @@ use super::{
     tell,
 };
 use crate::{
+    alarms::{self, Kind},
     downloads::row::Row,
     files::store::{self as files, NewFile, Purge},
 };
@@ -129,6 +130,9 @@ pub(crate) async fn retry(
     .fetch_one(&mut *connection)
     .await?;
     let row = read(&row)?;
+    if let Some(not_before) = row.not_before {
+        alarms::arm(connection, Kind::Download, row.id.0, not_before).await?;
+    }
     tell(connection, event::DOWNLOAD_QUEUED, &row).await?;
     Ok(row)
 }

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::{Error, columns, read, read_all, tell};
 use crate::{
-    downloads::row::Row,
+    alarms::{self, Kind},
+    downloads::row::{Row, word},
     files::store::{self as files, Purge},
 };
 
@@ -63,6 +64,8 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &New, max_unfinis
     let row = read(&row)?;
     if row.status == Status::Queued {
         tell(connection, event::DOWNLOAD_QUEUED, &row).await?;
+    } else if let Some(start_at) = row.start_at {
+        alarms::arm(connection, Kind::Download, row.id.0, start_at).await?;
     }
     // Last, as it locks what all downloads of an account share.
     files::enqueue(connection, new.account_id, max_unfinished).await?;
@@ -87,6 +90,20 @@ pub(crate) async fn find_locked(connection: &mut PgConnection, account: AccountI
         .fetch_optional(connection)
         .await?;
     row.as_ref().map(read).transpose()
+}
+
+/// The status of a download of this account, which stays as it is until the transaction ends.
+pub(crate) async fn hold_status(
+    connection: &mut PgConnection,
+    account: AccountId,
+    id: DownloadId,
+) -> Result<Option<Status>, Error> {
+    let status: Option<String> = sqlx::query_scalar("SELECT status FROM downloads WHERE id = $1 AND account_id = $2 FOR SHARE")
+        .bind(id.0)
+        .bind(account.0)
+        .fetch_optional(connection)
+        .await?;
+    status.map(|status| word(&status).ok_or(Error::Corrupt("status"))).transpose()
 }
 
 /// Downloads of this account, newest first: those older than `before`, in this status, matching this pattern of LIKE.

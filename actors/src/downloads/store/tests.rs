@@ -77,6 +77,14 @@ impl House {
         hand_outs
     }
 
+    /// Its alarm.
+    async fn wake(&self, row: &Row) -> usize {
+        let mut transaction = self.pool.begin().await.unwrap();
+        let begun = begin(&mut transaction, &[row.id.0]).await.unwrap();
+        transaction.commit().await.unwrap();
+        begun
+    }
+
     async fn claim(&self, hand_out: HandOut) -> Option<Claimed> {
         let mut transaction = self.pool.begin().await.unwrap();
         let work = Work { download_id: hand_out.id, dispatch_no: hand_out.dispatch_no };
@@ -391,6 +399,7 @@ async fn progress_forgives_failures_and_lost_workers() {
         let queued = retry(&mut transaction, row.id, row.fence, &failure(), Duration::ZERO, true).await.unwrap();
         transaction.commit().await.unwrap();
         assert_eq!((queued.attempt, queued.received_bytes), (0, i64::from(round) * 100));
+        house.wake(&queued).await;
         let again = house.dispatch().await;
         let claimed = house.claim(again[0]).await.unwrap();
         assert_eq!(claimed.parts.len(), usize::try_from(round).unwrap());
@@ -472,16 +481,42 @@ async fn what_is_scheduled_is_queued_when_it_is_due() {
         .execute(&house.pool)
         .await
         .unwrap();
-    let promoted = async || {
-        let mut transaction = house.pool.begin().await.unwrap();
-        let promoted = promote(&mut transaction).await.unwrap();
-        transaction.commit().await.unwrap();
-        promoted
+    let armed = async || -> Option<bool> {
+        sqlx::query_scalar("SELECT due_at = start_at FROM alarms JOIN downloads ON id = subject_id WHERE kind = 'download'")
+            .fetch_optional(&house.pool)
+            .await
+            .unwrap()
     };
-    assert_eq!(promoted().await, 0);
+    assert_eq!(house.wake(&row).await, 0);
     assert!(house.dispatch().await.is_empty());
+    assert_eq!(armed().await, Some(true), "too early: it is asked again when it is time");
     sqlx::query("UPDATE downloads SET start_at = now() - interval '1 second'").execute(&house.pool).await.unwrap();
-    assert_eq!(promoted().await, 1);
+    // Whoever holds it may be waiting for the alarm, so it is not waited for.
+    let mut holding = house.pool.begin().await.unwrap();
+    find_locked(&mut holding, account, row.id).await.unwrap();
+    assert_eq!(house.wake(&row).await, 0);
+    holding.rollback().await.unwrap();
+    assert_eq!(house.wake(&row).await, 1);
+    assert_eq!(house.dispatch().await[0].id, row.id);
+}
+
+#[tokio::test]
+async fn the_next_try_waits_for_its_alarm_and_for_nothing_else() {
+    let house = House::new(4).await;
+    let account = house.account(1 << 30).await;
+    let failed = house.running(account).await;
+    let mut transaction = house.pool.begin().await.unwrap();
+    let row = retry(&mut transaction, failed.id, failed.fence, &failure(), Duration::from_secs(1), true).await.unwrap();
+    transaction.commit().await.unwrap();
+    let armed: time::OffsetDateTime = sqlx::query_scalar("SELECT due_at FROM alarms WHERE kind = 'download' AND subject_id = $1")
+        .bind(row.id.0)
+        .fetch_one(&house.pool)
+        .await
+        .unwrap();
+    assert_eq!(Some(armed), row.not_before);
+    sqlx::query("UPDATE downloads SET not_before = now() - interval '1 hour'").execute(&house.pool).await.unwrap();
+    assert!(house.dispatch().await.is_empty());
+    assert_eq!(house.wake(&row).await, 1);
     assert_eq!(house.dispatch().await[0].id, row.id);
 }
 

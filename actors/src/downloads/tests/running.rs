@@ -473,6 +473,7 @@ async fn a_crash_between_completing_and_saying_so_costs_no_second_transfer() {
         .await
         .unwrap();
     sqlx::query("UPDATE downloads SET start_at = now()").execute(&world.pool).await.unwrap();
+    sqlx::query("UPDATE alarms SET wake_at = now() WHERE kind = 'download'").execute(&world.pool).await.unwrap();
     eventually(PATIENCE, "the object is whole", async || (!world.keys(caller).await.is_empty()).then_some(())).await;
     assert_eq!(world.uploads(caller).await, 0);
     node.kill();

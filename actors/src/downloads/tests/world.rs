@@ -23,6 +23,7 @@ use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    alarms::{Alarms, AlarmsAddress, Pace},
     downloads::{Downloads, Foundation, requests::Requests},
     events::Bell,
     files::{self, Files},
@@ -121,11 +122,12 @@ impl World {
             let (clock, bell, meters) = (Clock::system(), Bell::default(), Meters::register(&Metrics::default()));
             let bucket = Bucket::new(bucket_options);
             let workers = |area| Pool::new(area, Limits::default(), meters.clone(), bell.clone());
+            let alarms_address = AlarmsAddress::default();
             let files =
                 Files::new(&settings, pool.clone(), bucket.clone(), bell.clone(), meters.clone(), workers("file"), &MASTER_KEY);
             let downloads = Downloads::new(Foundation {
                 settings: &settings,
-                pool,
+                pool: pool.clone(),
                 bus: bus.clone(),
                 bucket,
                 clock: clock.clone(),
@@ -135,6 +137,7 @@ impl World {
                 meters: meters.clone(),
                 workers: workers("download"),
                 purger: files.purger(),
+                alarms: alarms_address.clone(),
                 master_key: &MASTER_KEY,
                 own_listeners: &[],
             })
@@ -142,7 +145,17 @@ impl World {
             let area = |name: &str, children: Vec<supervision::ChildSpec>| {
                 Supervisor::child(name, clock.clone(), move || children.clone())
             };
-            let children = vec![area("files", files.children(&clock)), area("downloads", downloads.children(&clock))];
+            let alarms = Alarms::new(
+                pool,
+                bus.clone(),
+                bell,
+                meters,
+                vec![downloads.wakes(), files.wakes()],
+                Pace { horizon: Duration::from_hours(1), poll: Duration::from_secs(1) },
+                alarms_address,
+            );
+            let children =
+                vec![area("files", files.children(&clock)), area("downloads", downloads.children(&clock)), alarms.child()];
             let root = supervision::start("test", children, clock.clone()).await.unwrap();
             (downloads.requests.clone(), files.requests.clone(), root, bus)
         });

@@ -8,6 +8,7 @@ use std::{
 use bowerbird_actors::store_admin::{self, AdminError};
 use bowerbird_config::Settings;
 use bowerbird_lifecycle::{Clock, IdSource};
+use sqlx::PgPool;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -23,6 +24,26 @@ const GENERATED_CHARACTERS: usize = 24;
 
 /// Make the account in the database that the settings name, or in that of the running `up` on this machine.
 pub(crate) async fn create(settings: &Settings, name: &str) -> Result<(), Failure> {
+    let (password, generated) = password()?;
+    let pool = database(settings).await?;
+    let made = async {
+        migrate(&pool).await?;
+        store_admin::create_admin(&pool, settings, &Clock::system(), IdSource, name, password.clone()).await.map_err(|error| {
+            match error {
+                AdminError::Database(_) => Failure::Unavailable(chain(&error)),
+                _ => Failure::Settings(chain(&error)),
+            }
+        })
+    };
+    let made = made.await;
+    pool.close().await;
+    made?;
+    let shown = if generated { format!("; its password is {}", password.as_str()) } else { String::new() };
+    crate::print(&format!("the account {name} is an admin{shown}\n"))
+}
+
+/// The database that the settings name, or that of the running `up` on this machine.
+pub(super) async fn database(settings: &Settings) -> Result<PgPool, Failure> {
     // Our own server is there or it is not; another may be starting.
     let patience = if settings.database.url.is_some() { PATIENCE } else { Duration::ZERO };
     let not_running = |failure| match (&settings.database.url, failure) {
@@ -40,22 +61,7 @@ pub(crate) async fn create(settings: &Settings, name: &str) -> Result<(), Failur
         }
         (None, None) => return Err(missing("database.url")),
     };
-    let (password, generated) = password()?;
-    let pool = connect_database(settings, &url, patience).await.map_err(not_running)?;
-    let made = async {
-        migrate(&pool).await?;
-        store_admin::create_admin(&pool, settings, &Clock::system(), IdSource, name, password.clone()).await.map_err(|error| {
-            match error {
-                AdminError::Database(_) => Failure::Unavailable(chain(&error)),
-                _ => Failure::Settings(chain(&error)),
-            }
-        })
-    };
-    let made = made.await;
-    pool.close().await;
-    made?;
-    let shown = if generated { format!("; its password is {}", password.as_str()) } else { String::new() };
-    crate::print(&format!("the account {name} is an admin{shown}\n"))
+    connect_database(settings, &url, patience).await.map_err(not_running)
 }
 
 /// The first line of standard input, or a new one when that is a terminal or empty. True if it is new.

@@ -106,7 +106,8 @@ async fn settings_are_shown_without_their_secrets() {
     let place = Place::new();
     let mut command = place.command(&["config", "show"]);
     command.env("BOWERBIRD__DATABASE__URL", "postgres://ada:hunter2@localhost/birds").env("BOWERBIRD__OUTBOUND__PORTS", "[]");
-    command.env("BOWERBIRD__NATS__URL", "nats://ada:hunter2@h:1").env("BOWERBIRD__SMTP__URL", "4711");
+    command.env("BOWERBIRD__NATS__URL", "nats://ada:hunter2@h:1").env("BOWERBIRD__SMTP__URL", "smtp://ada:4711@h");
+    command.env("BOWERBIRD__SMTP__FROM", "ada@example.org");
     let (code, said) = end_of(command).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains(&format!("127.0.0.1:{}", place.api)) && said.contains("ports = []"), "{said}");

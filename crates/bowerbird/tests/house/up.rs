@@ -36,6 +36,23 @@ async fn up_says_where_it_is_and_stops_with_everything_that_it_started() {
 }
 
 #[tokio::test]
+async fn what_is_made_from_events_is_made_again_while_everything_runs() {
+    let place = Place::new();
+    let (code, said) = place.run(&["rebuild-statistics"]).await;
+    assert!(code != 0 && !said.is_empty(), "nothing runs yet: {said}");
+    let mut up = place.up();
+    up.ready().await;
+    // The first signing key was told of.
+    let (code, said) = place.run(&["rebuild-statistics"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("days counted anew") && !said.contains(" 0 events"), "{said}");
+    let (code, said) = place.run(&["rebuild-streams"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("events are published again") && !said.starts_with("0 "), "{said}");
+    assert_eq!(up.stop().await, 0, "{}", up.said());
+}
+
+#[tokio::test]
 async fn a_stop_that_comes_before_it_is_ready_leaves_nothing_behind() {
     let place = Place::new();
     let mut up = place.up();

@@ -80,7 +80,12 @@ fn everything_has_an_example() {
 fn the_catalogue_names_every_operation_of_the_contracts() {
     let mut defined = BTreeSet::new();
     for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
-        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let path = file.unwrap().path();
+        // A contract is one file.
+        if path.is_dir() {
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
         defined
             .extend(text.lines().filter_map(|line| line.strip_prefix("operation!(")?.split(" =>").next()).map(ToOwned::to_owned));
     }

@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use async_nats::jetstream::stream::{DiscardPolicy, RetentionPolicy};
-use bowerbird_nats::{Access, AccountId, Subjects, WorkKind, catalogue, envelope, event, id::NodeId, topology};
+use bowerbird_nats::{Access, AccountId, Subjects, WorkKind, alarm::Bucket, catalogue, envelope, event, id::NodeId, topology};
 use uuid::Uuid;
 
 /// A type's name as people say it.
@@ -18,6 +18,7 @@ fn named(subject: &str) -> String {
         .replace(&account.to_string(), "<account>")
         .replace(&entity.to_string(), "<id>")
         .replace(&node.to_string(), "<node>")
+        .replace(&SECOND.0.to_string(), "<second>")
         .replace(".42", ".<dispatch_no>")
 }
 
@@ -79,6 +80,17 @@ pub(crate) fn write() -> String {
             "Tells the process that runs a download to stop it ([`Stop`](../nats/tests/snapshots/node.download.stop.json)).",
         ),
         (subjects.object(), "`OBJECTS`", "What the object store tells of changed objects, in its own words (S3 event JSON)."),
+        (
+            subjects.alarm_bucket(SECOND),
+            "`ALARMS`",
+            "A schedule: fires the next one when its second (counted from 1970) comes. Empty.",
+        ),
+        (subjects.alarms_due(SECOND), "`ALARMS`", "Something is due up to this second. For Bowerbird's own alarms. Empty."),
+        (
+            subjects.alarm_again("reminder", entity),
+            "`ALARMS`",
+            "An alarm that was given up is to be tried again: where its dead letter is sent to when it is sent again.",
+        ),
         (subjects.dead("DOWNLOADS", "downloads"), "`DEAD`", "A message that a consumer refused; the reason is in its headers."),
     ] {
         writeln!(page, "| `{}` | {stored} | {what} |", named(subject.as_str())).unwrap();
@@ -116,6 +128,9 @@ pub(crate) fn write() -> String {
     page
 }
 
+/// Some second.
+const SECOND: Bucket = Bucket(1_785_571_200);
+
 const BEGIN: &str = r"# The bus
 
 Everything that Bowerbird does is asked and told over [NATS](https://nats.io); the REST API is one asker among others. This
@@ -132,7 +147,9 @@ A subject is `<prefix>.v1.<kind>.<area>.<name>[.<id>…]`. The prefix is `nats.p
 | `work` | work that is handed out, one message for each time a row is handed out |
 | `node` | orders to one process |
 | `object` | notifications of the object store |
+| `alarm` | the clock of what waits: schedules, and what they fire |
 | `dead` | what was refused |
+| `replay` | what was refused and goes back to the consumer that refused it |
 
 Bodies are JSON. Unknown fields, fields given twice and values of another type are refused.
 ";

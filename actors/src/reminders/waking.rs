@@ -1,0 +1,101 @@
+//! The time of reminders has come: all that are due together fire in a few statements, in the transaction that takes their
+//! alarms away.
+
+use bowerbird_lifecycle::IdSource;
+use bowerbird_nats::reminder::Status;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{life::Happened, row::Corrupt, store};
+use crate::{
+    alarms::{self, Due, Kind, WakeError, Wakes},
+    events::{self, Bell, NewEvent},
+    metrics::{Meters, ReminderResult},
+};
+
+/// Fires reminders.
+#[derive(Clone)]
+pub(crate) struct Waking {
+    pub(crate) ids: IdSource,
+    pub(crate) bell: Bell,
+    pub(crate) meters: Meters,
+    /// What is missed longer than this is not made up for.
+    pub(crate) catch_up: Duration,
+}
+
+impl From<store::Error> for WakeError {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Database(error) => WakeError::Database(error),
+            store::Error::Corrupt(error) => error.into(),
+        }
+    }
+}
+
+impl From<Corrupt> for WakeError {
+    fn from(error: Corrupt) -> Self {
+        WakeError::Failed(error.to_string())
+    }
+}
+
+impl Wakes for Waking {
+    fn kind(&self) -> Kind {
+        Kind::Reminder
+    }
+
+    fn wake<'a>(&'a self, connection: &'a mut PgConnection, due: &'a [Due]) -> BoxFuture<'a, Result<(), WakeError>> {
+        self.fire(connection, due).boxed()
+    }
+
+    fn committed(&self, _due: &[Due]) {
+        self.bell.ring();
+    }
+}
+
+impl Waking {
+    async fn fire(&self, connection: &mut PgConnection, due: &[Due]) -> Result<(), WakeError> {
+        let Some(now) = due.first().map(|due| due.now) else { return Ok(()) };
+        let ids: Vec<Uuid> = due.iter().map(|due| due.subject_id).collect();
+        let mut rows = store::locked(connection, &ids).await?;
+        let guarded: Vec<Uuid> = rows
+            .iter()
+            .filter(|row| row.unless_event.as_ref().is_some_and(|watch| watch.after.is_some()))
+            .map(|row| row.id.0)
+            .collect();
+        // Asked of what is written, as the event may not have been delivered yet.
+        let void = store::happened_to(connection, &guarded).await?;
+        let mut armed: Vec<(Uuid, OffsetDateTime)> = Vec::new();
+        let mut told: Vec<NewEvent> = Vec::new();
+        let mut results: Vec<&'static str> = Vec::new();
+        for row in &mut rows {
+            let happened = row.wake(now, self.catch_up, void.contains(&row.id))?;
+            results.extend(happened.iter().filter_map(result));
+            told.extend(happened.iter().map(|happened| row.tell(self.ids, happened)));
+            // One that repeats, or that is not due: its row says so, and the row is right.
+            if let (Status::Scheduled, Some(at)) = (row.status, row.next_fire_at) {
+                armed.push((row.id.0, at));
+            }
+        }
+        store::progress(connection, &rows).await?;
+        alarms::arm_many(connection, Kind::Reminder, &armed).await?;
+        events::record_many(connection, told).await?;
+        // Before the commit, which seldom fails; what is done again then is counted again.
+        for result in results {
+            self.meters.0.reminders_due.get_or_create(&ReminderResult { result }).inc();
+        }
+        Ok(())
+    }
+}
+
+/// As the meters name it.
+fn result(happened: &Happened) -> Option<&'static str> {
+    match happened {
+        Happened::Fired(fired) if fired.late => Some("late"),
+        Happened::Fired(_) => Some("fired"),
+        Happened::Missed(_) => Some("missed"),
+        Happened::Canceled(_) => Some("canceled"),
+        _ => None,
+    }
+}

@@ -1,0 +1,7 @@
+//! Webhooks against real receivers, PostgreSQL and JetStream.
+
+mod asking;
+mod fairness;
+mod limits;
+mod sending;
+mod world;
