@@ -40,6 +40,7 @@ pub(crate) struct Connections {
 pub(crate) struct Ended(String);
 
 impl Connections {
+    #[expect(clippy::disallowed_methods, reason = "a poll of the health of the connections")]
     async fn watch_database(self) {
         let mut ticks = interval(ASK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -20,14 +20,18 @@ pub fn problem(error: &sqlx::Error) -> Problem {
 /// Whether the same again may go well: the server or the pool is away or busy, or the transaction lost a race.
 pub fn is_passing(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             // Connection exceptions, insufficient resources, operator intervention (shutdown, statement timeout);
-            // serialization failure, deadlock, lock not available.
+            // serialization failure, deadlock, lock not available; ended because this process stood still in a transaction.
             code.starts_with("08")
                 || code.starts_with("53")
                 || code.starts_with("57")
-                || matches!(&*code, "40001" | "40P01" | "55P03")
+                || matches!(&*code, "40001" | "40P01" | "55P03" | "25P03" | "25P04")
         }),
         _ => false,
     }

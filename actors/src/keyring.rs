@@ -192,6 +192,7 @@ impl Keyring {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a poll behind the alarm and the word of other nodes")]
     fn looked(&self, myself: &ActorRef<Message>, state: &mut State, outcome: Result<Result<(), Error>, Panicked>) {
         state.looking = false;
         if state.rotates {

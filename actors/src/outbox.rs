@@ -72,6 +72,7 @@ impl Outbox {
         Outbox { pool, bus, bell, meters }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
     async fn relay(self) {
         let mut failing = false;
         loop {
@@ -96,6 +97,7 @@ impl Outbox {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a poll: whether the stream is still the same")]
     async fn watch(self) {
         let mut ticks = interval(WATCH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -233,6 +233,7 @@ impl Supervisor {
         self.again(myself, index, &why, children).await
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a pause before a restart")]
     async fn again(
         &self,
         myself: &ActorRef<Message>,
@@ -256,6 +257,7 @@ impl Actor for Supervisor {
     type State = Children;
     type Arguments = Tree;
 
+    #[expect(clippy::disallowed_methods, reason = "a pause before a restart")]
     async fn pre_start(&self, myself: ActorRef<Message>, _: Tree) -> Result<Children, ActorProcessingErr> {
         let mut children = Children(self.children.iter().map(|_| Child::default()).collect());
         for index in 0..self.children.len() {

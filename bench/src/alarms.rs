@@ -3,6 +3,8 @@
 //!
 //! Late is from when an alarm was due to when JetStream stored its event. All on one machine, so on one clock.
 
+#![expect(clippy::disallowed_methods, reason = "pauses of a measurement")]
+
 use std::{
     collections::HashMap,
     sync::{

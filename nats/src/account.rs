@@ -135,8 +135,8 @@ pub struct Usage {
 }
 
 operation!(Register => Account, "account", "register", Public, "Make an account.");
-operation!(GetAccount => Account, "account", "get", Account, "The caller's account.");
-operation!(GetUsage => Usage, "account", "usage", Account, "What the caller's account stores, and may.");
+operation!(reads GetAccount => Account, "account", "get", Account, "The caller's account.");
+operation!(reads GetUsage => Usage, "account", "usage", Account, "What the caller's account stores, and may.");
 operation!(RequestEmailVerification => Done, "account", "request_email_verification", Account, "Send a link that proves that the caller's address is read.");
 operation!(VerifyEmail => Done, "account", "verify_email", Public, "Use a link that proves that an address is read.");
 

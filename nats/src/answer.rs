@@ -291,6 +291,7 @@ impl Leaving {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a bound on stopping")]
 async fn serve(
     endpoint: Arc<dyn Endpoint>,
     desk: Desk,

@@ -1,10 +1,13 @@
-//! Asking: one request, one reply, within one deadline. Nothing is asked twice behind the caller's back, as nobody here
-//! knows whether a request that got no answer was carried out.
+//! Asking: one request, one reply, within one deadline. What changes something is never asked twice behind the caller's
+//! back, as nobody here knows whether a request that got no answer was carried out. What only reads is asked again while
+//! its answer is waited for: a process that hangs without being gone still gets its share of the questions.
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, RequestErrorKind, client::RequestError};
-use tokio::time::Instant;
+use async_nats::{HeaderMap, Message, RequestErrorKind, client::RequestError};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::{
@@ -16,6 +19,9 @@ use crate::{
 
 /// How long a request waits for a lost connection to come back before it is answered as unavailable.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often one that only reads is asked: at once, and after a quarter and a half of the time that its caller has.
+const READ_TRIES: u32 = 3;
 
 /// What goes along with a request.
 #[derive(Clone, Default)]
@@ -100,22 +106,7 @@ impl Bus {
         }
         let body = serde_json::to_vec(request)
             .map_err(|error| Error::BadReply { operation: operation(), reason: format!("the request has no JSON: {error}") })?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let head = RequestHead {
-            credential: context.credential.clone(),
-            timeout: Some(left),
-            idempotency_key: context.idempotency_key.clone(),
-            request_id: Some(context.request_id.clone()),
-            traceparent: context.traceparent.clone(),
-        };
-        let message = async_nats::Request::new().headers(head.write()).payload(body.into()).timeout(None);
-        let subject = self.subjects().request(O::AREA, O::NAME).nats();
-        // The bound covers handing the request to the client too: its queue is full when the connection is long gone.
-        let reply = match tokio::time::timeout_at(deadline, self.0.client.send_request(subject, message)).await {
-            Err(_elapsed) => return Err(Error::Timeout { operation: operation() }),
-            Ok(Err(error)) => return Err(failed(&error, operation())),
-            Ok(Ok(reply)) => reply,
-        };
+        let reply = self.reply::<O>(body.into(), deadline, context).await?;
         if let Some(code) = envelope::get(reply.headers.as_ref(), envelope::SERVICE_ERROR_CODE) {
             return Err(Error::Refused(problem(code, reply.headers.as_ref(), &reply.payload, context)));
         }
@@ -123,6 +114,34 @@ impl Bus {
             warn!(request_id = context.request_id, operation = operation(), %error, "a reply is not of its type");
             Error::BadReply { operation: operation(), reason: "its body is not of the reply's type".to_owned() }
         })
+    }
+
+    /// The first reply to a request.
+    async fn reply<O: Operation>(&self, body: Bytes, deadline: Instant, context: &AskContext) -> Result<Message, Error> {
+        let operation = || format!("{}.{}", O::AREA, O::NAME);
+        let began = Instant::now();
+        let tries = if O::READS { READ_TRIES } else { 1 };
+        let mut asked = FuturesUnordered::new();
+        for number in 1..=tries {
+            let head = RequestHead {
+                credential: context.credential.clone(),
+                timeout: Some(deadline.saturating_duration_since(Instant::now())),
+                idempotency_key: context.idempotency_key.clone(),
+                request_id: Some(context.request_id.clone()),
+                traceparent: context.traceparent.clone(),
+            };
+            let message = async_nats::Request::new().headers(head.write()).payload(body.clone()).timeout(None);
+            let subject = self.subjects().request(O::AREA, O::NAME).nats();
+            asked.push(self.0.client.send_request(subject, message));
+            let patience = if number == tries { deadline } else { deadline.min(began + context.timeout * number / 4) };
+            // The bound covers handing the request to the client too: its queue is full when the connection is long gone.
+            match timeout_at(patience, asked.next()).await {
+                Ok(Some(Ok(reply))) => return Ok(reply),
+                Ok(Some(Err(error))) => return Err(failed(&error, operation())),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Err(Error::Timeout { operation: operation() })
     }
 }
 

@@ -127,6 +127,7 @@ impl std::fmt::Debug for Bus {
 impl Bus {
     /// Connects, trying again until `wait` is over, and checks that the server is new enough and has JetStream. What
     /// more patience cannot cure is refused at once.
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
     pub async fn connect(options: Options, wait: Duration) -> Result<Bus, ConnectError> {
         let started = Instant::now();
         let deadline = started + wait;
@@ -303,6 +304,7 @@ fn observe(event: &ClientEvent, sender: &watch::Sender<Connection>) {
 
 /// A cluster that has just started has no leader yet; a server without JetStream will never have one. Both look alike
 /// at first, so it is asked until the time is over.
+#[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
 async fn await_jetstream(jetstream: &jetstream::Context, deadline: Instant) -> Result<(), ConnectError> {
     let mut attempt = 0;
     loop {

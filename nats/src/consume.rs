@@ -224,6 +224,7 @@ where
         self.finish(messages).await;
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
     async fn run(&mut self, messages: &mut Subscriber) {
         let mut troubles = 0_u32;
         if let Err(error) = self.put_back(false).await {
@@ -328,6 +329,7 @@ where
     }
 
     /// Takes what the pull brings.
+    #[expect(clippy::disallowed_methods, reason = "a stall: a pull of which nothing is heard")]
     async fn receive(&mut self, messages: &mut Subscriber) -> PullEnd {
         let about_this_pull = format!("{}.{}", self.inbox, self.pull_no);
         let mut connection = self.bus.connection();

@@ -99,7 +99,7 @@ pub struct DeleteDeadLetter {
     pub id: DeadLetterId,
 }
 
-operation!(ListDeadLetters => Page<DeadLetter>, "dead_letter", "list", Admin, "Every message that was refused, the youngest first.");
-operation!(GetDeadLetter => OpenedDeadLetter, "dead_letter", "get", Admin, "A message that was refused, with what it says.");
+operation!(reads ListDeadLetters => Page<DeadLetter>, "dead_letter", "list", Admin, "Every message that was refused, the youngest first.");
+operation!(reads GetDeadLetter => OpenedDeadLetter, "dead_letter", "get", Admin, "A message that was refused, with what it says.");
 operation!(ReplayDeadLetter => DeadLetter, "dead_letter", "replay", Admin, "Have the consumer that refused a message handle it once more.");
 operation!(DeleteDeadLetter => Done, "dead_letter", "delete", Admin, "Delete a refused message for good.");

@@ -258,6 +258,7 @@ where
 }
 
 /// Runs the handler, and keeps the server patient meanwhile.
+#[expect(clippy::disallowed_methods, reason = "a lease: the server is told that the message is still worked on")]
 async fn run<T, F, Fut>(spec: &ConsumerSpec, handler: &F, delivery: Delivery<T>, acker: &Acker) -> Outcome
 where
     F: Fn(Delivery<T>) -> Fut,

@@ -333,8 +333,8 @@ pub struct DeleteDownload {
 }
 
 operation!(CreateDownload => Download, "download", "create", Account, "Ask for a download.");
-operation!(GetDownload => Download, "download", "get", Account, "One download.");
-operation!(ListDownloads => Page<Download>, "download", "list", Account, "The caller's downloads, newest first.");
+operation!(reads GetDownload => Download, "download", "get", Account, "One download.");
+operation!(reads ListDownloads => Page<Download>, "download", "list", Account, "The caller's downloads, newest first.");
 operation!(UpdateDownload => Download, "download", "update", Account, "Change the link or the priority of a download that does not run.");
 operation!(CancelDownload => Download, "download", "cancel", Account, "End a download that is not finished.");
 operation!(RetryDownload => Download, "download", "retry", Account, "Try a failed or canceled download again.");

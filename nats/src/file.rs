@@ -129,10 +129,10 @@ impl std::fmt::Debug for Link {
     }
 }
 
-operation!(GetFile => File, "file", "get", Account, "One file.");
-operation!(ListFiles => Page<File>, "file", "list", Account, "The caller's files, newest first.");
+operation!(reads GetFile => File, "file", "get", Account, "One file.");
+operation!(reads ListFiles => Page<File>, "file", "list", Account, "The caller's files, newest first.");
 operation!(DeleteFile => Done, "file", "delete", Account, "Delete a file and its object.");
-operation!(PresignFile => Link, "file", "presign", Account, "A short-lived link to the content of a file.");
+operation!(reads PresignFile => Link, "file", "presign", Account, "A short-lived link to the content of a file.");
 
 /// `file.available`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -48,6 +48,7 @@ struct Following<'a, R> {
 }
 
 impl<R: Fn(bool)> Following<'_, R> {
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
     async fn run(&mut self) {
         let mut attempt = 0_u32;
         loop {
@@ -99,6 +100,7 @@ impl<R: Fn(bool)> Following<'_, R> {
     }
 
     /// Takes changes until something is off; says what.
+    #[expect(clippy::disallowed_methods, reason = "a poll behind the watch")]
     async fn take(&mut self, mut watch: Watch) -> &'static str {
         let mut connection = self.bus.connection();
         let mut resync = interval(RESYNC);

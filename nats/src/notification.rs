@@ -229,10 +229,10 @@ impl fmt::Debug for Unsubscribe {
     }
 }
 
-operation!(ListNotifications => Page<Notification>, "notification", "list", Account, "The caller's notifications, newest first.");
+operation!(reads ListNotifications => Page<Notification>, "notification", "list", Account, "The caller's notifications, newest first.");
 operation!(ReadNotification => Notification, "notification", "read", Account, "Say that a notification was read.");
 operation!(ReadAllNotifications => Done, "notification", "read_all", Account, "Say that every notification was read.");
-operation!(GetSettings => Settings, "notification", "get_settings", Account, "What the caller is told, and how.");
+operation!(reads GetSettings => Settings, "notification", "get_settings", Account, "What the caller is told, and how.");
 operation!(ChangeSettings => Settings, "notification", "change_settings", Account, "Replace what the caller is told, and how.");
 operation!(Unsubscribe => Done, "notification", "unsubscribe", Public, "Send no more e-mail to an account.");
 

@@ -34,6 +34,8 @@ pub trait Operation: Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
     /// Who may ask.
     const ACCESS: Access;
+    /// Whether it only reads. Such a request may be asked again while its first answer is still waited for.
+    const READS: bool = false;
     /// One sentence for the subject catalogue and the service's endpoint metadata.
     const SUMMARY: &'static str;
 }
@@ -43,14 +45,21 @@ pub trait Operation: Serialize + DeserializeOwned + Send + Sync + 'static {
 #[serde(deny_unknown_fields)]
 pub struct Done {}
 
-/// Implements [`Operation`] in one line.
+/// Implements [`Operation`] in one line; `reads` in front says that it changes nothing.
 macro_rules! operation {
+    (reads $request:ty => $reply:ty, $area:literal, $name:literal, $access:ident, $summary:literal) => {
+        $crate::operation::operation!($request => $reply, $area, $name, $access, $summary, true);
+    };
     ($request:ty => $reply:ty, $area:literal, $name:literal, $access:ident, $summary:literal) => {
+        $crate::operation::operation!($request => $reply, $area, $name, $access, $summary, false);
+    };
+    ($request:ty => $reply:ty, $area:literal, $name:literal, $access:ident, $summary:literal, $reads:literal) => {
         impl $crate::operation::Operation for $request {
             type Reply = $reply;
             const AREA: &'static str = $area;
             const NAME: &'static str = $name;
             const ACCESS: $crate::operation::Access = $crate::operation::Access::$access;
+            const READS: bool = $reads;
             const SUMMARY: &'static str = $summary;
         }
     };

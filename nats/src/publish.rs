@@ -270,6 +270,7 @@ impl Bus {
     }
 
     /// Waits before the next try, or says that the time is over. A stream that stays missing is put back.
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
     pub(crate) async fn try_again(
         &self,
         started: Instant,

@@ -413,8 +413,8 @@ pub struct CancelReminder {
 }
 
 operation!(CreateReminder => Reminder, "reminder", "create", Account, "Ask to be reminded at a time, again and again, or when something happens.");
-operation!(GetReminder => Reminder, "reminder", "get", Account, "One reminder.");
-operation!(ListReminders => Page<Reminder>, "reminder", "list", Account, "The caller's reminders, newest first.");
+operation!(reads GetReminder => Reminder, "reminder", "get", Account, "One reminder.");
+operation!(reads ListReminders => Page<Reminder>, "reminder", "list", Account, "The caller's reminders, newest first.");
 operation!(UpdateReminder => Reminder, "reminder", "update", Account, "Change a reminder; it keeps its id.");
 operation!(SnoozeReminder => Reminder, "reminder", "snooze", Account, "Put a reminder off.");
 operation!(SkipReminder => Reminder, "reminder", "skip", Account, "Let one firing of a reminder that repeats pass.");

@@ -115,7 +115,7 @@ debug_without_secrets!(Login, Refresh, Logout, Verify, TokenPair);
 operation!(Login => TokenPair, "session", "login", Public, "Open a session.");
 operation!(Refresh => TokenPair, "session", "refresh", Public, "Trade a refresh token for a new pair.");
 operation!(Logout => Done, "session", "logout", Public, "Close a session.");
-operation!(Verify => Verified, "session", "verify", Public, "Whose access token is this?");
+operation!(reads Verify => Verified, "session", "verify", Public, "Whose access token is this?");
 
 /// `session.opened`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

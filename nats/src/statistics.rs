@@ -99,5 +99,5 @@ pub struct GetSystemStatistics {
     pub to: Option<Date>,
 }
 
-operation!(GetStatistics => Statistics, "statistics", "get", Account, "What happened to the caller's things, by day.");
-operation!(GetSystemStatistics => Statistics, "statistics", "system", Admin, "What happened to everybody's things, by day.");
+operation!(reads GetStatistics => Statistics, "statistics", "get", Account, "What happened to the caller's things, by day.");
+operation!(reads GetSystemStatistics => Statistics, "statistics", "system", Admin, "What happened to everybody's things, by day.");

@@ -368,14 +368,14 @@ pub struct RetryWebhookDelivery {
 }
 
 operation!(CreateWebhook => Webhook, "webhook", "create", Account, "Have events sent somewhere.");
-operation!(GetWebhook => Webhook, "webhook", "get", Account, "One webhook.");
-operation!(ListWebhooks => Page<Webhook>, "webhook", "list", Account, "The caller's webhooks, newest first.");
+operation!(reads GetWebhook => Webhook, "webhook", "get", Account, "One webhook.");
+operation!(reads ListWebhooks => Page<Webhook>, "webhook", "list", Account, "The caller's webhooks, newest first.");
 operation!(UpdateWebhook => Webhook, "webhook", "update", Account, "Change a webhook.");
 operation!(DeleteWebhook => Done, "webhook", "delete", Account, "Take a webhook away.");
 operation!(TestWebhook => Delivery, "webhook", "test", Account, "Send a test message now and tell how that went.");
 operation!(RotateWebhookSecret => Webhook, "webhook", "rotate_secret", Account, "Sign with a new secret, and for a time with the old one as well.");
-operation!(ListWebhookDeliveries => Page<Delivery>, "webhook", "list_deliveries", Account, "What was sent to a webhook and what is to be, newest first.");
-operation!(GetWebhookDelivery => Delivery, "webhook", "get_delivery", Account, "One delivery with its body and the log of its tries.");
+operation!(reads ListWebhookDeliveries => Page<Delivery>, "webhook", "list_deliveries", Account, "What was sent to a webhook and what is to be, newest first.");
+operation!(reads GetWebhookDelivery => Delivery, "webhook", "get_delivery", Account, "One delivery with its body and the log of its tries.");
 operation!(RetryWebhookDelivery => Delivery, "webhook", "retry_delivery", Account, "Send a message again now.");
 
 /// `webhook.disabled`: nothing is sent to it any more, and its owner did not ask for that.

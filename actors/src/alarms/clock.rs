@@ -159,6 +159,7 @@ impl Alarms {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the timer under everything that waits")]
     fn set_timer(myself: &ActorRef<Message>, state: &mut State, pause: Duration) {
         if let Some(timer) = state.timer.take() {
             timer.abort();
@@ -206,6 +207,7 @@ impl Alarms {
         self.bus.consume(self.bus.alarm_consumer(), until, permits, handler).await;
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a poll: gauges are counted")]
     async fn count(self) {
         let mut ticks = interval(COUNTING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -62,6 +62,7 @@ enum Error {
 
 impl Guard {
     /// For ever.
+    #[expect(clippy::disallowed_methods, reason = "the round of the guard, a poll")]
     pub(super) async fn run(self) {
         let mut place = Place { at_once: true, ..Place::default() };
         loop {

@@ -98,6 +98,7 @@ impl Folder {
 }
 
 /// Add a batch; how many of its events had not been counted before.
+#[expect(clippy::disallowed_methods, reason = "a pause before a lock is asked for again")]
 pub(super) async fn fold(pool: &PgPool, mut batch: Vec<Counted>) -> Result<usize, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     while !store::join(&mut transaction).await? {

@@ -79,6 +79,7 @@ impl Keeper {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a poll: a gauge is counted")]
     async fn count(self) {
         let mut ticks = interval(COUNT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -63,6 +63,7 @@ impl Actor for Dispatcher {
     type State = State;
     type Arguments = ();
 
+    #[expect(clippy::disallowed_methods, reason = "a poll behind the bell")]
     async fn pre_start(&self, myself: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
         myself.cast(Message::Tick)?;
         myself.send_interval(POLL, || Message::Tick);

@@ -173,6 +173,7 @@ impl Actor for Download {
 }
 
 /// The row is not ours: stop the transfer, and settle nothing.
+#[expect(clippy::disallowed_methods, reason = "a stall: a transfer that does not stop is dropped")]
 fn forsake(myself: &ActorRef<Message>, state: &mut State) {
     state.forsaken = true;
     state.cancel.cancel();
@@ -218,6 +219,7 @@ struct Keeper {
 
 impl Keeper {
     /// Ends when the row is not this worker's any more, or when nobody can tell for so long that it may not be.
+    #[expect(clippy::disallowed_methods, reason = "a lease is renewed")]
     async fn keep(mut self) {
         let lease = self.worker.lease;
         let mut renewed = Instant::now();

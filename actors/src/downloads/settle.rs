@@ -43,6 +43,7 @@ enum Ending {
 
 /// Write what became of a try. Asks for as long as the database is away: whoever renews the lease ends this when the row is
 /// lost.
+#[expect(clippy::disallowed_methods, reason = "a pause before PostgreSQL is asked again")]
 pub(super) async fn settle(worker: Arc<Worker>, row: Row, outcome: Result<transfer::Done, transfer::Error>) {
     let mut ending = decide(&row, outcome);
     let mut wait = ASK_AGAIN_AFTER;

@@ -79,6 +79,7 @@ impl Actor for Slots {
     type State = State;
     type Arguments = ();
 
+    #[expect(clippy::disallowed_methods, reason = "a heartbeat of this node")]
     async fn pre_start(&self, myself: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
         let worker = &self.worker;
         let mut transaction = worker.pool.begin().await?;

@@ -101,6 +101,7 @@ impl Actor for Purger {
     type State = State;
     type Arguments = ();
 
+    #[expect(clippy::disallowed_methods, reason = "a poll behind the alarm")]
     async fn pre_start(&self, myself: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
         myself.cast(Message::Look)?;
         myself.send_interval(POLL, || Message::Look);

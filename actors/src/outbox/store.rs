@@ -17,7 +17,8 @@ pub(super) const PARTITIONING: i64 = 0x626f_7765_6f75_7402;
 /// so what is read afterwards is what is left.
 pub(super) async fn take_shards(connection: &mut PgConnection) -> Result<Vec<i16>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT shard::smallint FROM generate_series(0, $2::int - 1) AS shard WHERE pg_try_advisory_xact_lock($1, shard)",
+        "SELECT shard::smallint FROM generate_series(0, $2::int - 1) AS shard, \
+         set_config('idle_in_transaction_session_timeout', '60s', true) WHERE pg_try_advisory_xact_lock($1, shard)",
     )
     .bind(SHARD_LOCK)
     .bind(i32::from(SHARDS))
@@ -79,7 +80,11 @@ pub(super) async fn requeue_since(connection: &mut PgConnection, seconds: i64) -
 
 /// One process at a time, until the transaction ends. False if another is at it.
 pub(super) async fn take_turn(connection: &mut PgConnection, lock: i64) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(lock).fetch_one(connection).await
+    // The bus is asked meanwhile.
+    sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1) FROM set_config('idle_in_transaction_session_timeout', '60s', true)")
+        .bind(lock)
+        .fetch_one(connection)
+        .await
 }
 
 /// What a stream looked like when it was last seen: when it was made, and its last sequence.

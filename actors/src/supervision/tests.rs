@@ -1,5 +1,7 @@
 //! The supervisor at work: order, restarts, giving up.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},

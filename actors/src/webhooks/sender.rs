@@ -96,6 +96,7 @@ impl Actor for Sender {
     type State = State;
     type Arguments = ();
 
+    #[expect(clippy::disallowed_methods, reason = "a poll behind the alarm")]
     async fn pre_start(&self, myself: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
         let handed_back = self.hand_back(true).await?;
         if handed_back.queued > 0 {
@@ -264,6 +265,7 @@ impl Means {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a pause before PostgreSQL is asked again")]
     async fn settle(&self, claimed: &Claimed, tried: &Tried, after: After, origin: &str) {
         let mut wait = WRITE_AGAIN_AFTER;
         for left in (0..WRITE_TRIES).rev() {

@@ -1,5 +1,7 @@
 //! The alarms: each takes effect once and in time, whatever is killed, cut off or late.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},

@@ -1,5 +1,7 @@
 //! Dead letters: what cannot be handled is kept, holds nobody up, and can be handed back or deleted.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     collections::BTreeSet,
     sync::{

@@ -1,5 +1,7 @@
 //! The outbox: what was committed is published, whatever is killed.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::Duration,

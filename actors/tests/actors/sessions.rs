@@ -1,5 +1,7 @@
 //! Logging in, refreshing, logging out: races, expiry, overload, and a database that fails at the commit.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{sync::Arc, time::Duration};
 
 use bowerbird_nats::{

@@ -1,5 +1,7 @@
 //! Statistics: whatever is delivered how often, and whoever is killed meanwhile, each event counts once.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{collections::BTreeMap, time::Duration};
 
 use bowerbird_actors::{

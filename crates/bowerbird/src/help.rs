@@ -9,6 +9,8 @@ pub(crate) fn page(words: &[&str]) -> Option<&'static str> {
         ["store", ..] => STORE,
         ["migrate", ..] => MIGRATE,
         ["admin", ..] => ADMIN,
+        ["rebuild-statistics", ..] => REBUILD_STATISTICS,
+        ["rebuild-streams", ..] => REBUILD_STREAMS,
         ["config", ..] => CONFIG,
         _ => return None,
     })
@@ -109,6 +111,22 @@ settings that are used most; in the environment data_dir is BOWERBIRD__DATA_DIR
   database.url                    if there is no `up`
   auth.password_min_length        15
 "#;
+
+const REBUILD_STATISTICS: &str = r"usage: bowerbird rebuild-statistics [--config FILE]
+
+Counts the statistics of every day anew whose events are still in the database, and says how many days and events that were.
+Days whose events are gone keep the numbers with which they were closed. Safe while everything runs.
+
+It finds the database of a running `up` on this machine through data_dir; otherwise database.url names it.
+";
+
+const REBUILD_STREAMS: &str = r"usage: bowerbird rebuild-streams [--config FILE]
+
+Has the running actors publish again what the stream of events should hold: for a JetStream that lost its store. They notice
+that by themselves as well, within seconds. Consumers know what they had by its id. Safe while everything runs.
+
+It finds the database of a running `up` on this machine through data_dir; otherwise database.url names it.
+";
 
 const CONFIG: &str = r#"usage: bowerbird config show [--config FILE]
 

@@ -29,6 +29,8 @@ use crate::{
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Oldest PostgreSQL, as it tells its version.
 const OLDEST_POSTGRES: u32 = 15_00_00;
+/// Shortest and longest time for which a process that stands still in a transaction keeps its locks.
+const KEEPS_LOCKS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
 /// The surroundings of a role. Cheap to clone.
 #[derive(Clone)]
@@ -105,6 +107,7 @@ impl Process {
     }
 
     /// Wait until every part says that it is ready.
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
     pub(crate) async fn ready(&self) -> Result<(), Failure> {
         self.started();
         let every_part = async {
@@ -148,14 +151,17 @@ impl Process {
 /// A pool of connections to PostgreSQL, one of which has been made and is new enough.
 ///
 /// While it does not answer it is tried again for `patience`.
+#[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
 pub(crate) async fn connect_database(settings: &Settings, url: &str, patience: Duration) -> Result<PgPool, Failure> {
+    let idle_limit = settings.leases.duration.get().clamp(KEEPS_LOCKS.0, KEEPS_LOCKS.1);
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| Failure::Settings(format!("database.url is not a URL of a PostgreSQL database: {error}")))?
         .application_name("bowerbird")
         .options([
             ("statement_timeout", settings.database.statement_timeout.get().as_millis().to_string()),
-            // A process that is frozen or cut off in a transaction must not keep its locks from the others.
-            ("idle_in_transaction_session_timeout", "60000".to_owned()),
+            // A process that is frozen or cut off in a transaction must not keep its locks from the others for longer than
+            // its leases. The few transactions that wait for the bus as well ask for more time themselves.
+            ("idle_in_transaction_session_timeout", idle_limit.as_millis().to_string()),
             ("tcp_keepalives_idle", "15".to_owned()),
             ("tcp_keepalives_interval", "5".to_owned()),
             ("tcp_keepalives_count", "3".to_owned()),

@@ -368,6 +368,7 @@ impl<'a> Attempt<'a> {
 }
 
 /// Call the store, again if it is not available.
+#[expect(clippy::disallowed_methods, reason = "a pause before the store is asked again")]
 pub(crate) async fn try_store<'b, T, C>(call: C) -> Result<T, SinkError>
 where
     C: Fn() -> crate::sink::SinkAnswer<'b, T>,

@@ -227,6 +227,7 @@ pub(crate) struct Fetched {
 }
 
 /// Fetch what is missing of a part: from `open` first, then by asking for the bytes up to `ask_until` (or to the end).
+#[expect(clippy::disallowed_methods, reason = "a pause before a source is asked again")]
 pub(crate) async fn fetch_part(
     source: Arc<Source>,
     mut job: Job,

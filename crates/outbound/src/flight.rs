@@ -177,6 +177,7 @@ impl<'a> Flight<'a> {
         Ok(Landed { parts: self.done.into_values().collect(), summed })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a poll: the pace of the connections")]
     async fn fly(&mut self, progressed: &mut bool) -> Result<(), Ended> {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -457,6 +458,7 @@ impl<'a> Flight<'a> {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a pause before the ledger is asked again")]
     async fn note_the_rest(&mut self) -> Result<(), Ended> {
         for attempt in 0..NOTE_TRIES {
             while let Some(Ok((batch, result))) = self.noting.join_next().await {
@@ -482,6 +484,7 @@ impl<'a> Flight<'a> {
     }
 
     /// The transfer ends early: let stores that are under way arrive, and note what is stored. True if fenced meanwhile.
+    #[expect(clippy::disallowed_methods, reason = "a bound on settling")]
     async fn settle(&mut self, ended: &Ended, progressed: &mut bool) -> bool {
         self.fetching.abort_all();
         self.open = None;

@@ -136,6 +136,7 @@ impl Body {
     }
 
     /// Ready once nothing has come for the stall time. The alarm is moved only when it rings, not with every read.
+    #[expect(clippy::disallowed_methods, reason = "a stall: no byte came for too long")]
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (last_byte, stall) = (self.last_byte, self.stall);
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(last_byte + stall)));

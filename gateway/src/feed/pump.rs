@@ -114,6 +114,10 @@ impl Pump {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a heartbeat of the stream; the end of a token, and a pause before the next try"
+    )]
     async fn feed_it(&mut self) -> Result<std::convert::Infallible, End> {
         let (bus, account) = (self.feed.0.bus.clone(), self.caller.account_id);
         let subscribed =

@@ -52,6 +52,7 @@ pub(crate) struct Bounds {
 }
 
 /// Accept and serve until the process stops. Ends when every connection has ended.
+#[expect(clippy::disallowed_methods, reason = "a pause before the next accept")]
 pub(crate) async fn serve<R: Respond>(
     listener: TcpListener,
     responder: Arc<R>,

@@ -97,6 +97,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    #[expect(clippy::disallowed_methods, reason = "a bound on a slow client")]
     pub(crate) fn new(stream: TcpStream, phase: Phase, patience: Duration) -> Self {
         Wire {
             stream,
@@ -124,6 +125,7 @@ impl Wire {
         let _ = tokio::time::timeout(for_at_most, away).await;
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a bound on a slow client")]
     fn poll_taken(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if result.is_ready() {
             self.taken_by = None;

@@ -1,5 +1,7 @@
 //! Raw sockets: what is malformed, slow, endless or silent ends soon, with a reason where one can be told.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::time::{Duration, Instant};
 
 use serde_json::Value;

@@ -1,5 +1,7 @@
 //! Consuming from a real server, and what happens when it or what it holds goes away.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     sync::{
         Arc, Mutex,

@@ -327,6 +327,36 @@ async fn what_nobody_answers_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn what_only_reads_is_asked_again_when_a_process_hangs_and_nothing_else_is() {
+    let server = NatsServer::start().await;
+    let bus = connect(&server).await;
+    // A process that hangs: its subscriptions are there, and nothing comes back.
+    let hanging = async_nats::connect(server.url()).await.unwrap();
+    let mut reads = hanging.subscribe("bowerbird.v1.req.session.verify").await.unwrap();
+    let mut changes = hanging.subscribe("bowerbird.v1.req.session.logout").await.unwrap();
+    hanging.flush().await.unwrap();
+    let within = context(Duration::from_secs(2));
+    let asking = bus.clone();
+    let within_that = within.clone();
+    let verified =
+        JoinSet::from_iter([async move { asking.ask(&Verify { access_token: "a token".into() }, &within_that).await }]);
+    let first = reads.next().await.unwrap();
+    let second = reads.next().await.unwrap();
+    assert_eq!(first.payload, second.payload);
+    assert_ne!(first.reply, second.reply, "each try has an inbox of its own");
+    let answer = json!({"account_id": uuid::Uuid::nil(), "session_id": uuid::Uuid::nil(), "role": "user", "expires_at": "2030-01-01T00:00:00Z"});
+    hanging.publish(second.reply.unwrap(), answer.to_string().into()).await.unwrap();
+    let verified = verified.join_all().await.remove(0).unwrap();
+    assert_eq!(verified.role, Role::User);
+
+    let lost = bus.ask(&logout(), &within).await.unwrap_err();
+    assert!(matches!(lost, ask::Error::Timeout { .. }), "{lost}");
+    assert!(changes.next().await.is_some());
+    changes.unsubscribe().await.unwrap();
+    assert!(changes.next().await.is_none(), "it was asked once");
+}
+
+#[tokio::test]
 async fn two_requests_of_the_same_content_have_one_fingerprint_and_others_do_not() {
     let server = NatsServer::start().await;
     let bus = connect(&server).await;

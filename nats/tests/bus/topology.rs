@@ -1,5 +1,7 @@
 //! Streams, consumers and buckets: made, made again, upgraded in place.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::time::Duration;
 
 use crate::support::{PATIENCE, bus, completed, connect, id, options, outsider};

@@ -2,6 +2,8 @@
 //!
 //! What outlives a [`House`] is its data directory, as with a real one; the directory goes when the house is dropped.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 pub mod cluster;
 
 use std::{

@@ -1,5 +1,7 @@
 //! What a caller may get wrong: each has its status, its code and a sentence, and changes nothing.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -2,6 +2,8 @@
 //!
 //! `make test` runs a short version; `make prove` sets BOWERBIRD_PROVE and runs the full one.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};

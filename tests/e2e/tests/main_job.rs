@@ -1,5 +1,7 @@
 //! The main job from the outside: a URL goes in, a verified object comes out, whatever is killed on the way.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

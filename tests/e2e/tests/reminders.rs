@@ -1,5 +1,7 @@
 //! Reminders from the outside: asked for over REST, told on the stream, also when the house burned down in between.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};

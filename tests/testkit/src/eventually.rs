@@ -1,5 +1,7 @@
 //! Patience with an end: wait for a fact, never for a time.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};

@@ -3,6 +3,8 @@
 //! A test gives one function from a request to a list of [`Act`]s. The server keeps what was asked of it and ends, with
 //! all its connections, when it is dropped.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},

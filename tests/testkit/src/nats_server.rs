@@ -1,5 +1,7 @@
 //! A nats-server of a test's own: JetStream on, every write synced, its store in a temporary folder.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     fs::{self, File},
     path::PathBuf,

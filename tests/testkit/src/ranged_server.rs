@@ -2,6 +2,8 @@
 //!
 //! Content is a function of a seed and never held whole, so a file may be larger than memory.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     collections::HashMap,
     fmt::Write as _,

@@ -11,7 +11,11 @@ const GUARDING: i64 = 0x626f_7765_616c_6d01;
 
 /// One process at a time, until the transaction ends. False if another is at it.
 pub(crate) async fn take_turn(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)").bind(GUARDING).fetch_one(connection).await
+    // JetStream is told meanwhile.
+    sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1) FROM set_config('idle_in_transaction_session_timeout', '60s', true)")
+        .bind(GUARDING)
+        .fetch_one(connection)
+        .await
 }
 
 /// The second that the database has now.

@@ -1,5 +1,7 @@
 //! What runs: fetched, stored, checked, gone on with by another node, never written by two.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::time::Duration;
 
 use bowerbird_nats::{

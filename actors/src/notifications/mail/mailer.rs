@@ -119,6 +119,7 @@ impl Actor for Mailer {
     type State = State;
     type Arguments = ();
 
+    #[expect(clippy::disallowed_methods, reason = "a poll behind the bell and the alarm")]
     async fn pre_start(&self, myself: ActorRef<Message>, (): ()) -> Result<State, ActorProcessingErr> {
         myself.cast(Message::Look)?;
         myself.send_interval(POLL, || Message::Look);

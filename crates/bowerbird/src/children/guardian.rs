@@ -81,6 +81,7 @@ impl Guardian {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a pause before a restart or the next look")]
 async fn watch(
     recipe: Arc<Recipe>,
     keeper: Keeper,
@@ -130,6 +131,7 @@ async fn watch(
 }
 
 /// Start it and wait until it answers.
+#[expect(clippy::disallowed_methods, reason = "a pause before a restart or the next look")]
 async fn launch(recipe: &Recipe, keeper: &Keeper, stop: &CancellationToken) -> Result<Child, Failure> {
     let refused = |error: io::Error| Failure::Unavailable(format!("{} cannot be started: {error}", recipe.name));
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&recipe.log).map_err(refused)?;

@@ -24,6 +24,7 @@ fn find(name: &str, folder: &Path) -> Vec<Pid> {
 
 /// Wait until none is left: they were told by the kernel to end when their parent died. After `patience` they get `signal`,
 /// and after as long again SIGKILL. False if even that did not help.
+#[expect(clippy::disallowed_methods, reason = "a pause before the next look")]
 pub(crate) async fn end(name: &str, folder: &Path, signal: Signal, patience: Duration) -> bool {
     let started = Instant::now();
     let mut asked = false;

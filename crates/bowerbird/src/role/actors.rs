@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bowerbird_actors::{Actors, Parts};
+use bowerbird_actors::{Actors, Parts, StartError};
 use bowerbird_config::Settings;
 use bowerbird_nats::{bus::Bus, credential::Verifier, id::NodeId};
 use bowerbird_storage::Bucket;
@@ -98,7 +98,10 @@ pub(crate) async fn start(process: &Process, connected: Connected) -> Result<Act
         own_listeners: connected.own_listeners,
         verifier: connected.verifier,
     };
-    bowerbird_actors::start(parts).await.map_err(|error| Failure::Unavailable(chain(&error)))
+    bowerbird_actors::start(parts).await.map_err(|error| match error {
+        StartError::Mail(_) => Failure::Settings(chain(&error)),
+        error => Failure::Unavailable(chain(&error)),
+    })
 }
 
 /// Resolves with `Ok` when a signal asks to stop, with the reason when the tree gives up.

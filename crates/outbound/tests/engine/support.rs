@@ -1,5 +1,7 @@
 //! A sink and a ledger in memory, with the semantics of the real ones, and engines that lose patience quickly.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     collections::BTreeMap,
     sync::{

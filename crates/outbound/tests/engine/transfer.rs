@@ -1,5 +1,7 @@
 //! Whole transfers against a truthful server: sizes, digests, resumption, memory, and what happens when the store fails.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},

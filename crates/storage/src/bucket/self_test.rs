@@ -18,6 +18,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 impl Bucket {
     /// Try until the server is fit, is found unfit, or `wait` is over.
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
     pub(super) async fn wait_until_fit(&self, wait: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + wait;
         loop {

@@ -79,6 +79,7 @@ pub(super) async fn deliver(store: Arc<Store>, notifier: Arc<dyn Notifier>, comm
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
 async fn wait(pause: &mut Duration, shutdown: &CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => {}

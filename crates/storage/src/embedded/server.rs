@@ -31,6 +31,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Serve until `shutdown`; then let what runs finish.
+    #[expect(clippy::disallowed_methods, reason = "a pause before the next accept")]
     pub(super) async fn run(self: Arc<Self>, listener: TcpListener, connections: Tasks, shutdown: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.max_connections));
         loop {

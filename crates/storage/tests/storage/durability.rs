@@ -1,5 +1,7 @@
 //! What a crash, a full disk or a second process may do to the store: nothing that was acknowledged is lost or torn.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader},

@@ -1,5 +1,7 @@
 //! A store of its own for a test, reached over HTTP as clients reach it.
 
+#![expect(clippy::disallowed_methods, reason = "the pauses of tests")]
+
 use std::{
     path::Path,
     sync::{Arc, Mutex},

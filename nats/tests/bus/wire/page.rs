@@ -152,6 +152,10 @@ A subject is `<prefix>.v1.<kind>.<area>.<name>[.<id>…]`. The prefix is `nats.p
 | `replay` | what was refused and goes back to the consumer that refused it |
 
 Bodies are JSON. Unknown fields, fields given twice and values of another type are refused.
+
+A process that hangs without being gone still gets its share of the requests. What only reads (`get`, `list`, `usage`, `presign`,
+`verify` and their kind) may therefore be asked again while its answer is waited for; the gateway does so after a quarter and a
+half of `gateway.request_timeout`. What changes something is asked once, with an idempotency key where it matters.
 ";
 
 const ERRORS: &str = r#"
