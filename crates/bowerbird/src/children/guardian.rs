@@ -13,16 +13,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::{
-    process::{Child, Command},
+    process::Command,
     task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Keeper;
+use super::{Keeper, keeper::Running};
 use crate::failure::Failure;
 
 /// It is given up when it died this often ...
@@ -85,7 +85,7 @@ impl Guardian {
 async fn watch(
     recipe: Arc<Recipe>,
     keeper: Keeper,
-    first: Child,
+    first: Running,
     stop: CancellationToken,
     gave_up: impl FnOnce(Failure) + Send + 'static,
 ) {
@@ -132,12 +132,12 @@ async fn watch(
 
 /// Start it and wait until it answers.
 #[expect(clippy::disallowed_methods, reason = "a pause before a restart or the next look")]
-async fn launch(recipe: &Recipe, keeper: &Keeper, stop: &CancellationToken) -> Result<Child, Failure> {
+async fn launch(recipe: &Recipe, keeper: &Keeper, stop: &CancellationToken) -> Result<Running, Failure> {
     let refused = |error: io::Error| Failure::Unavailable(format!("{} cannot be started: {error}", recipe.name));
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&recipe.log).map_err(refused)?;
     let mut command = (recipe.command)();
     command.stdout(log.try_clone().map_err(refused)?).stderr(log);
-    let mut child = keeper.spawn(command).await.map_err(refused)?;
+    let mut child = keeper.spawn(command, recipe.stop).await.map_err(refused)?;
     let deadline = Instant::now() + START;
     loop {
         if timeout(Duration::from_secs(5), (recipe.answers)()).await.unwrap_or(false) {
@@ -163,18 +163,11 @@ async fn launch(recipe: &Recipe, keeper: &Keeper, stop: &CancellationToken) -> R
     }
 }
 
-async fn end(recipe: &Recipe, child: &mut Child) {
-    signal(child, recipe.stop);
+async fn end(recipe: &Recipe, child: &mut Running) {
+    child.ask_to_end();
     if timeout(STOP, child.wait()).await.is_err() {
         warn!(child = recipe.name, "it did not stop within {} s and is killed", STOP.as_secs());
-        let _ = child.kill().await;
-    }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-        // Not reaped yet, so the id is still its own.
-        let _ = kill_process(pid, signal);
+        child.kill().await;
     }
 }
 
