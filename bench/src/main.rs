@@ -2,8 +2,6 @@
 //!
 //! `transfer.py` runs these beside Bowerbird and its peers, and takes their time and memory from the outside.
 
-mod alarms;
-
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -31,12 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<()> {
-    if let [what, rest @ ..] = arguments
-        && what == "alarms"
-    {
-        return tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(alarms::run(rest));
-    }
-    let [what, size] = arguments else { bail!("usage: bowerbird-bench sha256|put <bytes>, or alarms …") };
+    let [what, size] = arguments else { bail!("usage: bowerbird-bench sha256|put <bytes>") };
     let size: u64 = size.parse().context("the size is a number of bytes")?;
     match what.as_str() {
         "sha256" => {
