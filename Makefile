@@ -29,7 +29,7 @@ check:
 	@scripts/check-supply
 	@scripts/check-generated
 
-# The slow proofs: crash loops, schema fuzzing, clients of other languages, a browser.
+# The slow proofs: crash loops, clocks that jump, schema fuzzing, clients of other languages, a browser.
 prove:
 	@scripts/setup --prove
 	cargo build --profile quick --locked --workspace --all-targets
