@@ -68,6 +68,31 @@ async fn what_was_due_while_nothing_ran_is_late_or_missed_and_never_dropped() {
 }
 
 #[tokio::test]
+async fn what_repeats_often_and_slept_for_days_is_made_up_for_once_and_holds_up_nobody() {
+    let world = World::new().await;
+    let (caller, now) = (world.account().await, world.now().await);
+    let mut often = Vec::new();
+    for _ in 0..20 {
+        let reminder = world.create(caller, repeating(now + Duration::MINUTE, "FREQ=MINUTELY")).await;
+        world.let_pass(reminder.id, Duration::days(6)).await;
+        often.push(reminder.id);
+    }
+    // Made last, so that it is not woken first by chance.
+    let once = world.create(caller, at(now + Duration::MINUTE)).await;
+    world.let_pass(once.id, Duration::MINUTE).await;
+    assert_eq!(world.wake_due().await, 21);
+    assert_eq!(world.told(once.id).await, ["created", "fired"]);
+    // Those for which there was no time are still armed. How many depends on the machine.
+    while world.wake_due().await > 0 {}
+    for id in often {
+        let told = world.events(id).await;
+        let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["created", "missed", "fired"]);
+        assert!(told[1].1["occurrences"].as_i64().is_some_and(|missed| missed > 8_000), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_thousand_that_are_due_together_fire_in_a_few_statements() {
     let world = World::new().await;
     let (caller, now) = (world.account().await, world.now().await);
