@@ -95,6 +95,8 @@ pub struct ObjectInfo {
     pub content_type: Option<String>,
     /// CRC-64/NVME of the whole, where the server keeps it.
     pub crc64: Option<u64>,
+    /// SHA-256 of the whole, where the server keeps it: it does for an object that was written with one in one request.
+    pub sha256: Option<[u8; 32]>,
     /// When it was written, in UTC.
     pub modified: OffsetDateTime,
 }
@@ -227,6 +229,11 @@ impl Bucket {
             etag: bare_etag(answer.e_tag()),
             content_type: answer.content_type().map(str::to_owned),
             crc64: answer.checksum_crc64_nvme().and_then(decode_crc64),
+            // Of an object in parts it is a hash of hashes, with the number of parts behind it, and is no base64 then.
+            sha256: answer
+                .checksum_sha256()
+                .filter(|_| answer.checksum_type() != Some(&aws_sdk_s3::types::ChecksumType::Composite))
+                .and_then(decode_sha256),
             modified: answer.last_modified().map_or(OffsetDateTime::UNIX_EPOCH, instant),
         }))
     }
@@ -261,6 +268,10 @@ fn encode_crc64(crc64: u64) -> String {
 fn decode_crc64(value: &str) -> Option<u64> {
     let bytes: [u8; 8] = STANDARD.decode(value).ok()?.try_into().ok()?;
     Some(u64::from_be_bytes(bytes))
+}
+
+fn decode_sha256(value: &str) -> Option<[u8; 32]> {
+    STANDARD.decode(value).ok()?.try_into().ok()
 }
 
 fn bare_etag(etag: Option<&str>) -> String {

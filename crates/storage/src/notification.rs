@@ -55,7 +55,7 @@ pub enum ParseError {
     #[error("an event of another kind: {0}")]
     OtherKind(String),
     /// The key cannot be decoded.
-    #[error("the key is not UTF-8 once decoded")]
+    #[error("the key is missing, or not UTF-8 once decoded")]
     Key,
 }
 
@@ -66,6 +66,7 @@ struct Envelope<'a> {
     event_name: Cow<'a, str>,
     #[serde(default, borrow)]
     key: Cow<'a, str>,
+    #[serde(default)]
     records: Vec<Record>,
 }
 
@@ -78,6 +79,7 @@ struct Record {
     event_source: String,
     #[serde(default)]
     aws_region: String,
+    #[serde(default)]
     event_time: String,
     event_name: String,
     s3: Subject,
@@ -100,6 +102,7 @@ struct BucketName {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Object {
+    #[serde(default)]
     key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
@@ -143,10 +146,21 @@ impl Notification {
         serde_json::to_vec(&envelope).unwrap_or_default()
     }
 
-    /// Read the JSON of MinIO, RustFS or ours.
-    pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
+    /// Read the JSON of MinIO, RustFS, AWS or ours, each record by itself. The error is for what is no notification at all;
+    /// nothing comes of one without records, such as the test event that AWS sends when a rule is made.
+    pub fn read_all(json: &[u8]) -> Result<Vec<Result<Self, ParseError>>, ParseError> {
         let envelope: Envelope<'_> = serde_json::from_slice(json)?;
-        let record = envelope.records.into_iter().next().ok_or(ParseError::Empty)?;
+        let whole = envelope.key;
+        Ok(envelope.records.into_iter().map(|record| Notification::of(record, &whole)).collect())
+    }
+
+    /// Read the first record.
+    pub fn from_json(json: &[u8]) -> Result<Self, ParseError> {
+        Notification::read_all(json)?.into_iter().next().ok_or(ParseError::Empty)?
+    }
+
+    /// A record; `whole` is the `bucket/key` beside it, which is not escaped.
+    fn of(record: Record, whole: &str) -> Result<Self, ParseError> {
         // AWS leaves the `s3:` out.
         let bare = record.event_name.strip_prefix("s3:").unwrap_or(&record.event_name);
         let kind = if bare.starts_with("ObjectCreated:") {
@@ -157,13 +171,21 @@ impl Notification {
             return Err(ParseError::OtherKind(record.event_name));
         };
         let object = record.s3.object;
+        let bucket = record.s3.bucket.name;
         let spaced = object.key.replace('+', " ");
-        let key = percent_decode_str(&spaced).decode_utf8().map_err(|_| ParseError::Key)?.into_owned();
+        let mut key = percent_decode_str(&spaced).decode_utf8().map_err(|_| ParseError::Key)?.into_owned();
+        if key.is_empty() {
+            // Some releases of RustFS leave the key of a completed upload in parts out of the record.
+            whole.strip_prefix(&bucket).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default().clone_into(&mut key);
+        }
+        if key.is_empty() {
+            return Err(ParseError::Key);
+        }
         Ok(Notification {
             kind,
             time: OffsetDateTime::parse(&record.event_time, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH),
             name: record.event_name,
-            bucket: record.s3.bucket.name,
+            bucket,
             key,
             size_bytes: object.size,
             etag: object.e_tag.map(|tag| tag.trim_matches('"').to_owned()).filter(|tag| !tag.is_empty()),
@@ -251,10 +273,60 @@ mod tests {
 
     #[test]
     fn what_is_no_notification_is_refused() {
-        assert!(matches!(Notification::from_json(b"{}"), Err(ParseError::Json(_))));
+        assert!(matches!(Notification::from_json(b"[1, 2"), Err(ParseError::Json(_))));
+        assert!(matches!(Notification::from_json(b"{}"), Err(ParseError::Empty)));
         assert!(matches!(Notification::from_json(br#"{"Records":[]}"#), Err(ParseError::Empty)));
         let other = notification().to_json();
         let other = String::from_utf8(other).unwrap().replace("ObjectCreated:Put", "ObjectAccessed:Get");
         assert!(matches!(Notification::from_json(other.as_bytes()), Err(ParseError::OtherKind(_))));
+    }
+
+    /// As MinIO's `cmd/event-notification.go` writes it, with what stands beside the record.
+    const OF_MINIO: &str = r#"{"EventName":"s3:ObjectCreated:Put","Key":"drive/a b/c+d.txt","Records":[{"eventVersion":"2.0",
+        "eventSource":"minio:s3","awsRegion":"","eventTime":"2026-11-20T12:00:00.123Z","eventName":"s3:ObjectCreated:Put",
+        "userIdentity":{"principalId":"minio"},"requestParameters":{"principalId":"minio","region":"","sourceIPAddress":"10.0.0.1"},
+        "responseElements":{"x-amz-id-2":"x","x-amz-request-id":"17","x-minio-deployment-id":"d","x-minio-origin-endpoint":"http://m"},
+        "s3":{"s3SchemaVersion":"1.0","configurationId":"Config","bucket":{"name":"drive","ownerIdentity":{"principalId":"minio"},
+        "arn":"arn:aws:s3:::drive"},"object":{"key":"a+b%2Fc%2Bd.txt","size":9,"eTag":"d41d8cd98f00b204e9800998ecf8427e",
+        "contentType":"text/plain","userMetadata":{"content-type":"text/plain"},"sequencer":"17ABCDEF01234567"}},
+        "source":{"host":"10.0.0.1","port":"","userAgent":"MinIO (linux; amd64)"}}]}"#;
+
+    /// As MinIO writes that an object was removed: no size, no entity tag, no type.
+    const REMOVED_AT_MINIO: &str = r#"{"EventName":"s3:ObjectRemoved:Delete","Key":"drive/k","Records":[{"eventVersion":"2.0",
+        "eventSource":"minio:s3","awsRegion":"","eventTime":"2026-11-20T12:00:00.123Z","eventName":"s3:ObjectRemoved:Delete",
+        "s3":{"s3SchemaVersion":"1.0","configurationId":"Config","bucket":{"name":"drive"},
+        "object":{"key":"k","sequencer":"17ABCDEF01234568"}},"source":{"host":"","port":"","userAgent":""}}]}"#;
+
+    #[test]
+    fn what_minio_sends_is_read() {
+        let read = Notification::from_json(OF_MINIO.as_bytes()).unwrap();
+        assert_eq!((read.bucket.as_str(), read.key.as_str(), read.size_bytes), ("drive", "a b/c+d.txt", Some(9)));
+        assert_eq!(read.sequencer, Some(0x17AB_CDEF_0123_4567));
+        let removed = Notification::from_json(REMOVED_AT_MINIO.as_bytes()).unwrap();
+        assert_eq!((removed.kind, removed.key.as_str(), removed.size_bytes), (Kind::Removed, "k", None));
+    }
+
+    #[test]
+    fn a_key_that_rustfs_left_out_of_its_record_is_taken_from_beside_it() {
+        let json = br#"{"EventName":"s3:ObjectCreated:CompleteMultipartUpload","Key":"drive/a/b","Records":[{
+            "eventName":"s3:ObjectCreated:CompleteMultipartUpload","s3":{"bucket":{"name":"drive"},"object":{"key":"","eTag":""}}}]}"#;
+        let read = Notification::from_json(json).unwrap();
+        assert_eq!((read.key.as_str(), read.etag, read.time), ("a/b", None, OffsetDateTime::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn each_record_is_read_by_itself_and_a_test_event_has_none() {
+        let mut whole: serde_json::Value = serde_json::from_slice(&notification().to_json()).unwrap();
+        let mut other = whole["Records"][0].clone();
+        other["eventName"] = "s3:ObjectAccessed:Get".into();
+        let mut undecodable = whole["Records"][0].clone();
+        undecodable["s3"]["object"]["key"] = "%ff".into();
+        let good = whole["Records"][0].clone();
+        whole["Records"].as_array_mut().unwrap().extend([other, undecodable, good]);
+        let read = Notification::read_all(whole.to_string().as_bytes()).unwrap();
+        let read: Vec<bool> = read.iter().map(Result::is_ok).collect();
+        assert_eq!(read, [true, false, false, true]);
+        let test = br#"{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-20T12:00:00.000Z","Bucket":"drive"}"#;
+        assert!(Notification::read_all(test).unwrap().is_empty());
     }
 }

@@ -120,6 +120,57 @@ impl Bucket {
         Ok(Stored { etag: bare_etag(answer.e_tag()) })
     }
 
+    /// Begin an object in parts that somebody else writes, by links to each. Returns the upload id.
+    ///
+    /// Without a checksum algorithm: a link cannot know the checksum of what it will carry, and where an upload was begun
+    /// with one, servers refuse parts that have none.
+    pub async fn create_multipart_for_links(&self, key: &str, content_type: &str) -> Result<String, Error> {
+        let answer = self
+            .client
+            .create_multipart_upload()
+            .bucket(self.name())
+            .key(key)
+            .content_type(content_type)
+            .send()
+            .await
+            .map_err(|error| Error::of("begin an upload", error))?;
+        answer
+            .upload_id()
+            .map(str::to_owned)
+            .ok_or_else(|| Error::new(ErrorKind::Other, "begin an upload", "its answer names no upload id"))
+    }
+
+    /// Make the object of parts that were written by links, given as number and entity tag, in ascending order.
+    ///
+    /// The server refuses if a part is not the one named, or the whole does not have `size_bytes`; the upload stays usable
+    /// then.
+    pub async fn complete_multipart_of_links(
+        &self,
+        key: &str,
+        upload_id: &str,
+        parts: &[(u32, String)],
+        size_bytes: u64,
+    ) -> Result<Stored, Error> {
+        let mut listed = Vec::with_capacity(parts.len());
+        for (number, etag) in parts {
+            listed.push(CompletedPart::builder().part_number(part_number(*number)?).e_tag(format!("\"{etag}\"")).build());
+        }
+        let answer = self
+            .client
+            .complete_multipart_upload()
+            .bucket(self.name())
+            .key(key)
+            .upload_id(upload_id)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(listed)).build())
+            .mpu_object_size(i64::try_from(size_bytes).unwrap_or(i64::MAX))
+            .customize()
+            .config_override(aws_sdk_s3::config::Builder::new().timeout_config(time_limit(size_bytes / 64)))
+            .send()
+            .await
+            .map_err(|error| Error::of("complete an upload", error))?;
+        Ok(Stored { etag: bare_etag(answer.e_tag()) })
+    }
+
     /// Give an upload and its parts up. It is no error if there is none.
     pub async fn abort_multipart(&self, key: &str, upload_id: &str) -> Result<(), Error> {
         let answer = self.client.abort_multipart_upload().bucket(self.name()).key(key).upload_id(upload_id).send().await;

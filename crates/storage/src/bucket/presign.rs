@@ -123,6 +123,32 @@ impl Bucket {
         link(&request, signed_at + expires_in)
     }
 
+    /// A link to write one part of an upload, of exactly this length; again, as long as the upload is neither completed nor
+    /// aborted.
+    pub async fn presign_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u32,
+        content_length: u64,
+        expires_in: Duration,
+        audience: Audience,
+    ) -> Result<PresignedLink, Error> {
+        let signed_at = self.signing_time();
+        let request = self
+            .signer(audience)
+            .upload_part()
+            .bucket(self.name())
+            .key(key)
+            .upload_id(upload_id)
+            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+            .content_length(i64::try_from(content_length).unwrap_or(i64::MAX))
+            .presigned(lifetime(signed_at, expires_in)?)
+            .await
+            .map_err(|error| Error::of("sign a link", error))?;
+        link(&request, signed_at + expires_in)
+    }
+
     fn signer(&self, audience: Audience) -> &aws_sdk_s3::Client {
         match audience {
             Audience::Public => &self.public,
