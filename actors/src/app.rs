@@ -22,6 +22,7 @@ use crate::{
     downloads::{self, Downloads, Foundation},
     events::Bell,
     files::Files,
+    ingest::{self, Ingest},
     janitor::Janitor,
     keyring::{self, Keyring},
     metrics::Meters,
@@ -31,6 +32,7 @@ use crate::{
     requests::{Limits, Pool},
     sessions::Sessions,
     supervision::{self, Address, ChildSpec, GaveUp, Root, Supervisor, Tree},
+    uploads::{self, Uploads},
     webhooks::{self, Webhooks},
 };
 
@@ -82,6 +84,9 @@ pub enum StartError {
     /// The client for the internet cannot be made.
     #[error(transparent)]
     Downloads(#[from] downloads::SetupError),
+    /// Nothing can be taken in as the settings say.
+    #[error(transparent)]
+    Ingest(#[from] ingest::SetupError),
     /// Nothing can be sent to webhooks.
     #[error(transparent)]
     Webhooks(#[from] webhooks::SetupError),
@@ -186,6 +191,29 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         own_listeners: &parts.own_listeners,
     })?;
 
+    // Comparing takes as long as the bucket is large, so few may wait for it.
+    let comparing = Limits { workers: 2, queue: 8, per_account: 2 };
+    let ingest = Ingest::new(ingest::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bus: bus.clone(),
+        bucket: parts.bucket.clone(),
+        bell: bell.clone(),
+        meters: meters.clone(),
+        workers: Pool::new("sweep", comparing, meters.clone(), bell.clone()),
+        purger: files.purger(),
+    })?;
+    let uploads = Uploads::new(uploads::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bucket: parts.bucket.clone(),
+        ids,
+        workers: workers("upload"),
+        purger: files.purger(),
+        landing: ingest.landing(),
+        master_key: &parts.master_key,
+    });
+
     let analytics = Analytics::new(pool.clone(), bus.clone(), meters.clone(), workers("statistics"));
     let dead_letters =
         DeadLetters::new(pool.clone(), bus.clone(), ids, meters.clone(), workers("dead_letter"), &parts.master_key);
@@ -229,7 +257,7 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         master_key: &parts.master_key,
     })?;
 
-    let mut sweeps = vec![outbox.sweep(), downloads.sweep(), reminders.sweep()];
+    let mut sweeps = vec![outbox.sweep(), downloads.sweep(), reminders.sweep(), ingest.sweep()];
     sweeps.extend(notifications.sweeps());
     let janitor = Janitor::new(pool.clone(), sweeps);
     let keyring_address = Address::default();
@@ -238,6 +266,7 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         Keyring::wakes(&keyring_address),
         files.wakes(),
         downloads.wakes(),
+        ingest.wakes(),
         reminders.wakes(),
         notifications.wakes(),
         janitor.wakes(),
@@ -255,6 +284,8 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         area("accounts", &clock, vec![account_workers.child(&clock)]),
         area("files", &clock, files.children(&clock)),
         area("downloads", &clock, downloads.children(&clock)),
+        area("uploads", &clock, uploads.children(&clock)),
+        area("ingest", &clock, ingest.children(&clock)),
         area("webhooks", &clock, webhooks.children(&clock)),
         area("reminders", &clock, reminders.children(&clock)),
         area("analytics", &clock, analytics.children(&clock)),
@@ -271,6 +302,8 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
     let service = accounts.endpoints(service);
     let service = files.endpoints(service);
     let service = downloads.endpoints(service);
+    let service = uploads.endpoints(service);
+    let service = ingest.endpoints(service);
     let service = webhooks.endpoints(service);
     let service = reminders.endpoints(service);
     let service = analytics.endpoints(service);

@@ -17,6 +17,8 @@ use bowerbird_nats::{
 use bowerbird_storage::Bucket;
 use sqlx::PgPool;
 
+#[cfg(test)]
+pub(crate) use self::content_type::inert;
 use self::{purger::Purger, requests::Collaborators};
 pub(crate) use self::{purger::PurgerAddress, requests::Requests};
 use crate::{alarms::Wakes, cursor::Cursors, events::Bell, metrics::Meters, requests::Pool, supervision::ChildSpec};

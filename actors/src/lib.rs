@@ -14,6 +14,7 @@ pub mod events;
 mod files;
 mod guarded;
 pub mod idempotency;
+mod ingest;
 mod janitor;
 pub mod keyring;
 pub mod metrics;
@@ -24,6 +25,7 @@ pub mod requests;
 mod seal;
 pub mod sessions;
 pub mod supervision;
+mod uploads;
 mod webhooks;
 
 pub use self::{

@@ -93,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) download_bytes: Counter,
     pub(crate) download_leases_lost: Counter,
     pub(crate) objects_purged: Counter,
+    pub(crate) uploads_ended: Family<TryResult, Counter>,
+    pub(crate) object_notifications: Family<TryResult, Counter>,
     pub(crate) alarms_woken: Family<AlarmKind, Counter>,
     pub(crate) alarm_failures: Family<AlarmKind, Counter>,
     pub(crate) alarms_refused: Family<AlarmKind, Counter>,
@@ -136,6 +138,8 @@ impl Meters {
             download_bytes: Counter::default(),
             download_leases_lost: Counter::default(),
             objects_purged: Counter::default(),
+            uploads_ended: Family::default(),
+            object_notifications: Family::default(),
             alarms_woken: Family::default(),
             alarm_failures: Family::default(),
             alarms_refused: Family::default(),
@@ -227,6 +231,16 @@ impl Meters {
                 inner.download_leases_lost.clone(),
             );
             registry.register("objects_purged", "Purges in the bucket that were carried out", inner.objects_purged.clone());
+            registry.register(
+                "uploads_ended",
+                "Uploads that this process brought to an end, by how: completed, quarantined, expired, or why they failed",
+                inner.uploads_ended.clone(),
+            );
+            registry.register(
+                "object_notifications",
+                "Records of the object store's notifications, by what came of them here",
+                inner.object_notifications.clone(),
+            );
             registry.register(
                 "reminders_due",
                 "Reminders that were due, by what became of them: fired, late, missed, canceled by an event",

@@ -12,6 +12,7 @@ impl Settings {
         self.check_storage()?;
         self.check_auth()?;
         self.check_downloads()?;
+        self.check_uploads()?;
         self.check_alarms()?;
         self.check_reminders()?;
         self.check_webhooks()?;
@@ -23,6 +24,32 @@ impl Settings {
         at_least("reminders.catch_up", reminders.catch_up.get(), Duration::from_mins(1))?;
         at_most("reminders.catch_up", reminders.catch_up.get(), Duration::from_hours(24 * 365))?;
         refuse_if(reminders.max_scheduled_per_account == 0, || "reminders.max_scheduled_per_account must be at least 1".into())
+    }
+
+    fn check_uploads(&self) -> Result<(), Error> {
+        const MIB: u64 = 1 << 20;
+        const GIB: u64 = 1 << 30;
+        let uploads = &self.uploads;
+        at_least("uploads.ttl", uploads.ttl.get(), Duration::from_secs(1))?;
+        at_most("uploads.ttl", uploads.ttl.get(), Duration::from_hours(24 * 30))?;
+        at_least("uploads.link_ttl", uploads.link_ttl.get(), Duration::from_secs(1))?;
+        at_most("uploads.link_ttl", uploads.link_ttl.get(), Duration::from_mins(15))?;
+        refuse_if(uploads.single_limit.get() > 5 * GIB, || {
+            "uploads.single_limit must be at most 5GiB, as S3 takes no larger request".into()
+        })?;
+        refuse_if(!(5 * MIB..=5 * GIB).contains(&uploads.part_size.get()), || {
+            "uploads.part_size must be from 5MiB to 5GiB, as S3 takes no other parts".into()
+        })?;
+        refuse_if(uploads.max_size.get() > 5 << 40, || {
+            "uploads.max_size must be at most 5TiB, as S3 has no larger object".into()
+        })?;
+        refuse_if(uploads.max_unfinished_per_account == 0, || "uploads.max_unfinished_per_account must be at least 1".into())?;
+        refuse_if(uploads.orphan_age <= uploads.ttl, || {
+            "uploads.orphan_age must be longer than uploads.ttl, or uploads that still run would be deleted".into()
+        })?;
+        at_least("uploads.check_timeout", uploads.check_timeout.get(), Duration::from_millis(100))?;
+        at_most("uploads.check_timeout", uploads.check_timeout.get(), Duration::from_mins(1))?;
+        at_least("uploads.check_deadline", uploads.check_deadline.get(), Duration::from_secs(1))
     }
 
     fn check_addresses(&self) -> Result<(), Error> {

@@ -24,8 +24,8 @@ use self::layers::Layers;
 
 pub use self::{
     section::{
-        Accounts, Alarms, Auth, Cache, CacheKind, Database, DigestKind, Downloads, Files, Gateway, Leases, LogFormat, Nats,
-        Notifications, Outbound, Reminders, Shutdown, Smtp, Storage, StorageKind, Telemetry, Uploads, Webhooks,
+        Accounts, Alarms, Auth, Cache, CacheKind, CheckFallback, Database, DigestKind, Downloads, Files, Gateway, Leases,
+        LogFormat, Nats, Notifications, Outbound, Reminders, Shutdown, Smtp, Storage, StorageKind, Telemetry, Uploads, Webhooks,
     },
     value::{Secret, ServerUrl, Size, Span},
 };

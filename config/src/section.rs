@@ -168,10 +168,27 @@ pub struct Accounts {
     pub default_quota: Size,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckFallback {
+    Continue,
+    Quarantine,
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Uploads {
     pub ttl: Span,
+    pub link_ttl: Span,
+    pub single_limit: Size,
+    pub part_size: Size,
+    pub max_size: Size,
+    pub max_unfinished_per_account: u32,
+    pub orphan_age: Span,
+    pub check_subject: Option<String>,
+    pub check_timeout: Span,
+    pub check_deadline: Span,
+    pub check_fallback: CheckFallback,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -5,7 +5,7 @@ use std::any::type_name;
 use crate::{
     account, dead_letter, download, file, notification,
     operation::{Access, Operation},
-    reminder, session, statistics, webhook,
+    reconciliation, reminder, session, statistics, upload, webhook,
 };
 
 /// What is told of an operation.
@@ -59,6 +59,13 @@ pub fn operations() -> Vec<Entry> {
         entry::<file::ListFiles>(),
         entry::<file::DeleteFile>(),
         entry::<file::PresignFile>(),
+        entry::<upload::CreateUpload>(),
+        entry::<upload::GetUpload>(),
+        entry::<upload::ListUploads>(),
+        entry::<upload::LinkUpload>(),
+        entry::<upload::CompleteUpload>(),
+        entry::<upload::AbortUpload>(),
+        entry::<reconciliation::Reconcile>(),
         entry::<statistics::GetStatistics>(),
         entry::<statistics::GetSystemStatistics>(),
         entry::<dead_letter::ListDeadLetters>(),

@@ -103,6 +103,22 @@ event_types! {
     FILE_AVAILABLE = "file.available";
     /// A file is gone, its object too. Body: `file::Purged`.
     FILE_PURGED = "file.purged";
+    /// A file was put into quarantine: it is kept, and nobody gets its content. Body: `file::Quarantined`.
+    FILE_QUARANTINED = "file.quarantined";
+    /// The object of a file was removed by somebody else. Body: `file::Missing`.
+    FILE_MISSING = "file.missing";
+    /// The object of a missing file is there again. Body: `file::Found`.
+    FILE_FOUND = "file.found";
+    /// An object was announced. Body: `upload::Changed`.
+    UPLOAD_CREATED = "upload.created";
+    /// An upload became a file. Body: `upload::Changed`.
+    UPLOAD_COMPLETED = "upload.completed";
+    /// What arrived for an upload was refused. Body: `upload::Changed`.
+    UPLOAD_FAILED = "upload.failed";
+    /// An upload was ended by its owner. Body: `upload::Changed`.
+    UPLOAD_ABORTED = "upload.aborted";
+    /// Nothing arrived for an upload in time. Body: `upload::Changed`.
+    UPLOAD_EXPIRED = "upload.expired";
     /// A reminder was made. Body: `reminder::Changed`.
     REMINDER_CREATED = "reminder.created";
     /// A reminder was changed, or one of its firings skipped. Body: `reminder::Changed`.

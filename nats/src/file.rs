@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
-    id::{DownloadId, FileId},
+    id::{DownloadId, FileId, UploadId},
     operation::{Done, operation},
     page::Page,
 };
@@ -31,6 +31,8 @@ pub enum FileStatus {
     Available,
     /// No, something is wrong with it.
     Quarantined,
+    /// No: somebody else removed the object from the bucket.
+    Missing,
 }
 
 /// A file.
@@ -59,6 +61,9 @@ pub struct File {
     /// The download that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download_id: Option<DownloadId>,
+    /// The upload that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_id: Option<UploadId>,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -137,6 +142,29 @@ operation!(reads PresignFile => Link, "file", "presign", Account, "A short-lived
 /// `file.available`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Available {
+    /// The file as it is now.
+    pub file: File,
+}
+
+/// `file.quarantined`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The file as it is now.
+    pub file: File,
+    /// Why.
+    pub reason: String,
+}
+
+/// `file.missing`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The file as it is now.
+    pub file: File,
+}
+
+/// `file.found`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
     /// The file as it is now.
     pub file: File,
 }

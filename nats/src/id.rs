@@ -60,6 +60,8 @@ identifiers! {
     DownloadId,
     /// An object that an account owns.
     FileId,
+    /// The right to put one object.
+    UploadId,
     /// Something that an account was told.
     NotificationId,
     /// A fact; also its `ce-id` and `Nats-Msg-Id`.

@@ -10,6 +10,7 @@ pub mod ask;
 mod bulk;
 pub mod bus;
 pub mod catalogue;
+pub mod check;
 pub mod consume;
 pub mod credential;
 pub mod dead;
@@ -30,12 +31,14 @@ pub mod operation;
 pub mod page;
 pub mod problem;
 pub mod publish;
+pub mod reconciliation;
 pub mod reminder;
 pub mod session;
 pub mod statistics;
 mod stream_state;
 pub mod subject;
 pub mod topology;
+pub mod upload;
 pub mod webhook;
 
 pub use self::{
@@ -46,7 +49,8 @@ pub use self::{
     credential::{Caller, Verifier},
     event::{Event, EventType},
     id::{
-        AccountId, DeadLetterId, DownloadId, EventId, FileId, NotificationId, ReminderId, SessionId, WebhookDeliveryId, WebhookId,
+        AccountId, DeadLetterId, DownloadId, EventId, FileId, NotificationId, ReminderId, SessionId, UploadId, WebhookDeliveryId,
+        WebhookId,
     },
     operation::{Access, Operation},
     page::Page,

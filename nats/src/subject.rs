@@ -20,6 +20,9 @@ const VERSION: &str = "v1";
 /// Longest prefix that leaves room for the rest within the 255 characters that are advised for subjects.
 const PREFIX_MAX_CHARACTERS: usize = 32;
 
+/// Longest subject of somebody else's service.
+const SERVICE_MAX_CHARACTERS: usize = 128;
+
 /// The configured prefix is not one token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the subject prefix \"{0}\" is not 1 to 32 of a-z, A-Z, 0-9, - and _; change nats.prefix")]
@@ -44,6 +47,17 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The subject of somebody else's service is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not a subject to ask on: tokens of a-z, A-Z, 0-9, - and _ with dots between, as scan.uploads")]
+pub struct BadSubject(String);
+
+/// The subject of somebody else's service, as the operator wrote it: no wildcards, nothing of the server's own.
+pub fn of_service(text: &str) -> Result<Subject, BadSubject> {
+    let fine = text.len() <= SERVICE_MAX_CHARACTERS && !text.is_empty() && text.split('.').all(is_token);
+    if fine { Ok(Subject(text.into())) } else { Err(BadSubject(text.to_owned())) }
 }
 
 /// A kind of work that is handed out: a stream of its own each.

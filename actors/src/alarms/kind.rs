@@ -31,6 +31,8 @@ kinds! {
     Purge = "purge";
     /// What was kept for a time goes. Subject: the sweep.
     Sweep = "sweep";
+    /// An upload is over, or is to be looked at again. Subject: the upload.
+    Upload = "upload";
     /// A signing key is made, begins to sign, or is forgotten. Subject: none, the nil UUID.
     KeyRotation = "key_rotation";
     /// A reminder fires. Subject: the reminder.

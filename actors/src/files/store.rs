@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
-    AccountId, DownloadId, FileId, event,
+    AccountId, DownloadId, FileId, UploadId, event,
     file::{Available, File, FileStatus, Purged, Source},
 };
 use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
@@ -361,7 +361,8 @@ pub(crate) async fn not_purged(pool: &PgPool, id: i64, why: &str, after: Duratio
     Ok(())
 }
 
-fn read(row: &PgRow) -> Result<File, Error> {
+/// A whole row of `files`.
+pub(crate) fn read(row: &PgRow) -> Result<File, Error> {
     Ok(File {
         id: FileId(row.try_get("id")?),
         name: row.try_get("name")?,
@@ -373,6 +374,7 @@ fn read(row: &PgRow) -> Result<File, Error> {
         status: word::<FileStatus>(row.try_get("status")?).ok_or(Error::Corrupt("status"))?,
         source: word::<Source>(row.try_get("source")?).ok_or(Error::Corrupt("source"))?,
         download_id: row.try_get::<Option<Uuid>, _>("download_id")?.map(DownloadId),
+        upload_id: row.try_get::<Option<Uuid>, _>("upload_id")?.map(UploadId),
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -25,6 +25,12 @@ pub(super) const SWEEPS: &[(u128, &str, &str)] = &[
              SELECT id FROM dead_letters WHERE refused_at < now() - interval '90 days' LIMIT $1))",
     ),
     (
+        4,
+        "uploads that ended",
+        "DELETE FROM uploads WHERE id = ANY (ARRAY(
+             SELECT id FROM uploads WHERE finished_at < now() - interval '7 days' LIMIT $1))",
+    ),
+    (
         // With their refresh tokens.
         3,
         "sessions that ended",

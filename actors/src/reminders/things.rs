@@ -67,6 +67,7 @@ async fn state(connection: &mut PgConnection, account: AccountId, area: &str, id
         FileStatus::Pending => "pending",
         FileStatus::Available => "available",
         FileStatus::Quarantined => "quarantined",
+        FileStatus::Missing => "missing",
     }))
 }
 

@@ -3,6 +3,7 @@
 use bowerbird_nats::{
     DeadLetterId, Page,
     dead_letter::{DeadLetter, DeleteDeadLetter, GetDeadLetter, ListDeadLetters, OpenedDeadLetter, ReplayDeadLetter},
+    reconciliation::{Reconcile, Report},
     statistics::{GetSystemStatistics, Statistics},
 };
 use poem_openapi::{
@@ -88,6 +89,16 @@ impl AdminApi {
     ) -> Result<Deleted, Refused> {
         self.actors.ask(&DeleteDeadLetter { id: id.0 }, &caller.origin).await?;
         Ok(Deleted::Done)
+    }
+
+    /// Compare rows and objects
+    ///
+    /// Finds what notifications were lost of, objects that no row names, files whose objects are gone, and uploads in parts
+    /// that nobody finishes, and puts it right, as happens every hour by itself. It goes on when the answer comes too late;
+    /// the report is in the log then. Only for administrators.
+    #[oai(path = "/v1/admin/sweeps/reconcile", method = "post", operation_id = "reconcile")]
+    async fn reconcile(&self, caller: Caller, body: StrictJson<Reconcile>) -> Result<StrictJson<Report>, Refused> {
+        Ok(StrictJson(self.actors.ask(&body.0, &caller.origin).await?))
     }
 
     /// Everybody's statistics

@@ -11,6 +11,7 @@ pub(crate) mod keys;
 pub(crate) mod notifications;
 pub(crate) mod reminders;
 pub(crate) mod statistics;
+pub(crate) mod uploads;
 pub(crate) mod webhooks;
 
 use poem_openapi::Tags;
@@ -26,6 +27,8 @@ pub(crate) enum Area {
     Downloads,
     /// Objects that an account owns.
     Files,
+    /// Rights to put one object each.
+    Uploads,
     /// What operators ask. Only for accounts with the role `admin`.
     Admin,
     /// What to tell an account, and when.

@@ -11,9 +11,11 @@ use bowerbird_nats::{
     json,
     key::KeySet,
     notification::{ChangeSettings, Notification, Settings},
+    reconciliation::{Reconcile, Report},
     reminder::{CreateReminder, Reminder, ReminderChanges},
     session::{Login, Logout, Refresh, TokenPair},
     statistics::Statistics,
+    upload::{CreateUpload, Transfer, Upload},
     webhook::{CreateWebhook, Delivery, Webhook},
 };
 use poem_openapi::types::{ParseFromJSON, ToJSON};
@@ -21,8 +23,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::stage::{
-    DOWNLOAD, account, dead_letter, delivery, download, file, notification, notification_settings, reminder, statistics,
-    token_pair, usage, webhook,
+    DOWNLOAD, account, dead_letter, delivery, download, file, notification, notification_settings, reminder, report, statistics,
+    token_pair, transfer, upload, usage, webhook,
 };
 
 #[test]
@@ -40,6 +42,10 @@ fn every_code_is_explained_in_the_documentation() {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md")).unwrap();
     for code in bowerbird_nats::Code::ALL {
         let row = format!("| `{code}` | {} | {} |", code.status(), code.meaning());
+        assert!(page.contains(&row), "docs/api.md lacks: {row}");
+    }
+    for code in schemas()["UploadErrorCode"]["enum"].as_array().unwrap() {
+        let row = format!("| `{}` | ", code.as_str().unwrap());
         assert!(page.contains(&row), "docs/api.md lacks: {row}");
     }
     for code in schemas()["DownloadErrorCode"]["enum"].as_array().unwrap() {
@@ -209,6 +215,22 @@ fn the_schema_of_each_type_and_serde_agree() {
     agree_with_poem::<Download>("Download", &whole);
     agree_with_poem::<Download>("Download", &download());
     agree_with_poem::<File>("File", &with_digest);
+    let announce = json!({ "file_name": "a", "size_bytes": 5, "content_type": "text/plain", "sha256": "a".repeat(64) });
+    let mut whole_upload = upload();
+    let more = json!({
+        "content_type": "text/plain", "sha256": "a", "detected_content_type": "text/plain", "file_id": download()["id"],
+        "error": { "code": "rejected", "detail": "x" }, "finished_at": "2026-11-20T12:00:00Z",
+    });
+    whole_upload.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut stopped = report();
+    stopped["stopped"] = json!("x");
+    agree_with_poem::<CreateUpload>("CreateUpload", &announce);
+    agree_with_poem::<Upload>("Upload", &whole_upload);
+    agree_with_poem::<Upload>("Upload", &upload());
+    agree_with_poem::<Transfer>("UploadTransfer", &transfer());
+    agree::<Page<Upload>>("UploadPage", &json!({ "items": [upload()], "next_cursor": null }));
+    agree_with_poem::<Reconcile>("Reconcile", &json!({ "dry_run": true, "force": true }));
+    agree_with_poem::<Report>("ReconciliationReport", &stopped);
     agree_with_poem::<Link>("FileLink", &json!({ "url": "u", "expires_at": "2026-11-20T12:00:00Z" }));
     agree_with_poem::<Account>("Account", &reachable);
     agree_with_poem::<VerifyEmail>("VerifyEmail", &json!({ "token": "t" }));

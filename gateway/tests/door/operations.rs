@@ -9,8 +9,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::stage::{
-    ACCOUNT, DELIVERY, DOWNLOAD, FILE, LETTER, NOTIFICATION, REMINDER, Stage, WEBHOOK, account, dead_letter, delivery, download,
-    file, notification, notification_settings, reminder, statistics, token_pair, usage, webhook,
+    ACCOUNT, DELIVERY, DOWNLOAD, FILE, LETTER, NOTIFICATION, REMINDER, Stage, UPLOAD, WEBHOOK, account, dead_letter, delivery,
+    download, file, notification, notification_settings, reminder, report, statistics, token_pair, transfer, upload, usage,
+    webhook,
 };
 
 /// Method, path, body; operation and contract asked; reply; status and body answered.
@@ -82,6 +83,41 @@ fn webhook_cases() -> Vec<Case> {
         case(Method::GET, &one(&format!("/deliveries/{DELIVERY}")), "webhook.get_delivery", its.clone(), delivery(), 200),
         case(Method::POST, &one(&format!("/deliveries/{DELIVERY}/retry")), "webhook.retry_delivery", its, delivery(), 202)
             .at(DELIVERY_LOCATION),
+    ]
+}
+
+fn upload_cases() -> Vec<Case> {
+    const LOCATION: &str = "/v1/uploads/0198c0de-7a2b-7c3d-8e4f-0123456789b2";
+    let one = |rest: &str| format!("/v1/uploads/{UPLOAD}{rest}");
+    let create = json!({ "file_name": "a.iso", "size_bytes": 5, "content_type": "text/plain", "sha256": "a".repeat(64) });
+    let empty = json!({ "items": [], "next_cursor": null });
+    let its = json!({ "id": UPLOAD });
+    let compare = json!({ "dry_run": true, "force": false });
+    vec![
+        case(Method::POST, "/v1/uploads", "upload.create", create.clone(), upload(), 201).body(create).at(LOCATION),
+        case(Method::GET, "/v1/uploads", "upload.list", json!({}), empty.clone(), 200),
+        case(
+            Method::GET,
+            "/v1/uploads?status=failed&limit=1&cursor=c",
+            "upload.list",
+            json!({ "status": "failed", "limit": 1, "cursor": "c" }),
+            empty,
+            200,
+        ),
+        case(Method::GET, &one(""), "upload.get", its.clone(), upload(), 200),
+        case(Method::POST, &one("/links"), "upload.link", its.clone(), transfer(), 200),
+        case(
+            Method::POST,
+            &one("/links?after_part=7&limit=500"),
+            "upload.link",
+            json!({ "id": UPLOAD, "after_part": 7, "limit": 500 }),
+            transfer(),
+            200,
+        ),
+        case(Method::POST, &one("/complete"), "upload.complete", its.clone(), upload(), 200),
+        case(Method::DELETE, &one(""), "upload.abort", its, json!({}), 204),
+        case(Method::POST, "/v1/admin/sweeps/reconcile", "sweep.reconcile", compare.clone(), report(), 200)
+            .body(json!({ "dry_run": true })),
     ]
 }
 
@@ -247,7 +283,7 @@ fn cases() -> Vec<Case> {
 async fn each_operation_asks_its_question_and_answers_with_the_reply() {
     let stage = Stage::set().await;
     let (caller, administrator) = (stage.caller(), stage.administrator());
-    for case in cases().into_iter().chain(webhook_cases()) {
+    for case in cases().into_iter().chain(webhook_cases()).chain(upload_cases()) {
         let name = format!("{} {}", case.method, case.path);
         let is_public = case.path.starts_with("/v1/auth");
         stage.reply(case.operation, case.reply);

@@ -24,12 +24,14 @@ use bowerbird_nats::{
     file::{DeleteFile, GetFile, ListFiles, PresignFile},
     key::{KeySet, PublicKey},
     notification::{ChangeSettings, GetSettings, ListNotifications, ReadAllNotifications, ReadNotification, Unsubscribe},
+    reconciliation::Reconcile,
     reminder::{
         CancelReminder, CompleteReminder, CreateReminder, GetReminder, ListReminders, SkipReminder, SnoozeReminder,
         UpdateReminder,
     },
     session::{Login, Logout, Refresh},
     statistics::{GetStatistics, GetSystemStatistics},
+    upload::{AbortUpload, CompleteUpload, CreateUpload, GetUpload, LinkUpload, ListUploads},
     webhook::{
         CreateWebhook, DeleteWebhook, GetWebhook, GetWebhookDelivery, ListWebhookDeliveries, ListWebhooks, RetryWebhookDelivery,
         RotateWebhookSecret, TestWebhook, UpdateWebhook,
@@ -48,6 +50,7 @@ pub(crate) const REMINDER: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789af";
 pub(crate) const DOWNLOAD: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ad";
 pub(crate) const FILE: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ae";
 pub(crate) const LETTER: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789a9";
+pub(crate) const UPLOAD: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b2";
 pub(crate) const WEBHOOK: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b0";
 pub(crate) const DELIVERY: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b1";
 pub(crate) const NOTIFICATION: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789af";
@@ -247,6 +250,13 @@ async fn serve_script(bus: &Bus, verifier: Verifier, script: &Arc<Script>, stop:
         Login,
         Refresh,
         Logout,
+        CreateUpload,
+        GetUpload,
+        ListUploads,
+        LinkUpload,
+        CompleteUpload,
+        AbortUpload,
+        Reconcile,
         CreateDownload,
         GetDownload,
         ListDownloads,
@@ -300,6 +310,32 @@ pub(crate) fn download() -> Value {
         "id": DOWNLOAD, "url": "https://example.org/a.iso", "folder": "/", "status": "queued", "received_bytes": 0,
         "bytes_per_second": 0, "connections": 0, "priority": 5, "attempt": 0, "max_attempts": 8, "verified": "none",
         "created_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn upload() -> Value {
+    json!({
+        "id": UPLOAD, "file_name": "a.iso", "size_bytes": 5, "status": "pending", "kind": "single",
+        "transfer": {
+            "kind": "single", "method": "PUT", "url": "http://bucket/x?sig=1", "headers": { "if-none-match": "*" },
+            "expires_at": "2026-11-20T12:15:00Z",
+        },
+        "expires_at": "2026-11-21T12:00:00Z", "created_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn transfer() -> Value {
+    json!({
+        "kind": "multipart", "method": "PUT", "part_size_bytes": 9, "missing_parts": 2, "next_after_part": 1,
+        "parts": [{ "part_number": 1, "size_bytes": 9, "url": "http://bucket/x?sig=1", "headers": { "content-length": "9" } }],
+        "expires_at": "2026-11-20T12:15:00Z",
+    })
+}
+
+pub(crate) fn report() -> Value {
+    json!({
+        "dry_run": true, "started_at": "2026-11-20T12:00:00Z", "finished_at": "2026-11-20T12:00:01Z", "uploads": 1, "landed": 2,
+        "objects": 3, "orphans": 4, "young": 5, "foreign": 6, "missing": 7, "found": 8, "abandoned_parts": 9, "orphan_bytes": 10,
     })
 }
 

@@ -99,7 +99,7 @@ pub(crate) async fn start(process: &Process, connected: Connected) -> Result<Act
         verifier: connected.verifier,
     };
     bowerbird_actors::start(parts).await.map_err(|error| match error {
-        StartError::Mail(_) => Failure::Settings(chain(&error)),
+        StartError::Mail(_) | StartError::Ingest(_) => Failure::Settings(chain(&error)),
         error => Failure::Unavailable(chain(&error)),
     })
 }

@@ -1,5 +1,6 @@
 //! One example of everything that is said on the bus.
 
+mod uploads;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -192,6 +193,7 @@ fn a_file() -> File {
         status: FileStatus::Available,
         source: file::Source::Download,
         download_id: Some(DownloadId(uuid(3))),
+        upload_id: None,
         created_at: AT,
         updated_at: AT,
     }
@@ -486,6 +488,7 @@ pub(crate) fn all() -> Examples {
     examples.event(&event::FILE_PURGED, &file::Purged { file_id, size_bytes: 734_003_200 });
 
     reminders(&mut examples);
+    uploads::add(&mut examples);
     webhooks::add(&mut examples);
     notifications(&mut examples);
 
