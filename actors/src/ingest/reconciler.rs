@@ -55,9 +55,17 @@ pub(crate) struct Reconciler {
 /// What it is told.
 pub(crate) enum Message {
     /// Compare, and tell the report.
-    Begin(Reconcile, Option<oneshot::Sender<Result<Report, Problem>>>),
+    Begin(Reconcile, Option<Reply>),
     /// That is done.
-    Done(Result<(), Panicked>),
+    Done(Result<Finished, Panicked>),
+}
+
+type Reply = oneshot::Sender<Result<Report, Problem>>;
+
+/// A run that ended.
+pub(crate) struct Finished {
+    report: Result<Report, Problem>,
+    reply: Option<Reply>,
 }
 
 /// What it is at.
@@ -112,16 +120,15 @@ impl Actor for Reconciler {
             Message::Begin(asked, reply) => {
                 state.running = true;
                 let reconciler = self.clone();
-                let run = async move {
-                    let report = reconciler.run(&asked).await;
-                    // Whoever asked may have stopped waiting.
-                    let _ = reply.map(|reply| reply.send(report));
-                };
+                let run = async move { Finished { report: reconciler.run(&asked).await, reply } };
                 state.tasks.spawn(&myself, run, Message::Done);
             }
             Message::Done(ended) => {
+                // Before the answer: whoever has it may ask again.
                 state.running = false;
-                ended?;
+                let Finished { report, reply } = ended?;
+                // Whoever asked may have stopped waiting.
+                let _ = reply.map(|reply| reply.send(report));
             }
         }
         Ok(())
