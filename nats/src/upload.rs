@@ -281,8 +281,8 @@ pub struct AbortUpload {
 }
 
 operation!(CreateUpload => Upload, "upload", "create", Account, "Announce an object and get links to put it.");
-operation!(GetUpload => Upload, "upload", "get", Account, "One upload.");
-operation!(ListUploads => Page<Upload>, "upload", "list", Account, "The caller's uploads, newest first.");
+operation!(reads GetUpload => Upload, "upload", "get", Account, "One upload.");
+operation!(reads ListUploads => Page<Upload>, "upload", "list", Account, "The caller's uploads, newest first.");
 operation!(LinkUpload => Transfer, "upload", "link", Account, "Fresh links for what is missing of an upload.");
 operation!(CompleteUpload => Upload, "upload", "complete", Account, "Everything of an upload is sent.");
 operation!(AbortUpload => Done, "upload", "abort", Account, "End an upload that is not finished.");
