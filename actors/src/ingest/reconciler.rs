@@ -390,7 +390,7 @@ mod tests {
         let id = "0198c0de-7a2b-7c3d-8e4f-0123456789ab";
         assert!(known(&format!("{id}/{id}/0")).is_some());
         for key in [
-            "".to_owned(),
+            String::new(),
             "a/b/c".to_owned(),
             format!("{id}/{id}"),
             format!("{id}/{id}/"),

@@ -39,16 +39,17 @@ async fn whatever_is_killed_leaves_neither_orphans_nor_lost_files() {
                     node.try_create(caller, announce(content.len())).await
                 };
                 let Ok(upload) = created else {
+                    #[expect(clippy::disallowed_methods, reason = "before the client asks again")]
                     sleep(Duration::from_millis(5)).await;
                     continue;
                 };
-                if number % 5 == 0 {
+                if number.is_multiple_of(5) {
                     let node = node.read().await;
                     if let Some(node) = node.as_ref() {
                         let _ = node.requests.clone().abort(call(caller, AbortUpload { id: upload.id })).await;
                     }
                 }
-                if number % 7 != 0
+                if !number.is_multiple_of(7)
                     && let Some(transfer) = &upload.transfer
                     && put(transfer, content.as_bytes()).await == 200
                 {
@@ -58,6 +59,7 @@ async fn whatever_is_killed_leaves_neither_orphans_nor_lost_files() {
         });
     }
     for _ in 0..kills {
+        #[expect(clippy::disallowed_methods, reason = "how long a node lives is chance")]
         sleep(Duration::from_millis(rand::random_range(20..120))).await;
         // Whoever asks it something gets the answer; everything else that it is at dies with it.
         let mut held = node.write().await;
