@@ -37,6 +37,8 @@ pub struct Refused<'a> {
     pub subject_id: Uuid,
     /// When it was due.
     pub due_at: time::OffsetDateTime,
+    /// Grows each time that it is armed or asked for again: refused again it is another letter.
+    pub version: i64,
     /// How often it was tried.
     pub attempts: i32,
     /// Why the last try failed.

@@ -387,6 +387,7 @@ where
         }
         let (bus, spec, handler, permits) =
             (self.bus.clone(), Arc::clone(&self.spec), Arc::clone(&self.handler), Arc::clone(&self.permits));
+        let shutdown = self.shutdown.clone();
         self.handlers.spawn(async move {
             let permit = match permit {
                 Some(permit) => permit,
@@ -395,7 +396,7 @@ where
                     Err(_closed) => return,
                 },
             };
-            handle(&bus, &spec, &*handler, message, permit).await;
+            handle(&bus, &spec, &shutdown, &*handler, message, permit).await;
         });
     }
 

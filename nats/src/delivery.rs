@@ -16,8 +16,9 @@ use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -41,8 +42,14 @@ const REASON_MAX_CHARACTERS: usize = 500;
 pub enum Outcome {
     /// It is done with.
     Done,
-    /// It may go better later.
+    /// It may go better later. After so many tries that is not believed any more, and it is put among the dead.
     Retry {
+        /// How much later.
+        after: Duration,
+    },
+    /// What the handler stands on is away (the database, say), whatever the message says: it is handled again as often as
+    /// it takes. The message stays in hand, with its permit, and is handed back when it is time to stop.
+    Later {
         /// How much later.
         after: Duration,
     },
@@ -216,15 +223,21 @@ impl Acker {
     }
 }
 
-/// Brings one message from its arrival to its settlement.
-pub(crate) async fn handle<T, F, Fut>(bus: &Bus, spec: &ConsumerSpec, handler: &F, message: Message, permit: OwnedSemaphorePermit)
-where
+/// Brings one message from its arrival to its settlement. Once `shutdown` is cancelled nothing is waited for any more.
+pub(crate) async fn handle<T, F, Fut>(
+    bus: &Bus,
+    spec: &ConsumerSpec,
+    shutdown: &CancellationToken,
+    handler: &F,
+    message: Message,
+    permit: OwnedSemaphorePermit,
+) where
     T: FromMessage,
     F: Fn(Delivery<T>) -> Fut,
     Fut: Future<Output = Outcome> + Send + 'static,
 {
     let message = jetstream::Message { message, context: bus.0.jetstream.clone() };
-    let Some(delivery) = Metadata::of(&message) else {
+    let Some(metadata) = Metadata::of(&message) else {
         warn!(durable = spec.durable, subject = %message.subject, "a message is not of JetStream and was left alone");
         return;
     };
@@ -236,44 +249,69 @@ where
         permit: Mutex::new(Some(permit)),
     });
 
-    let outcome = if delivery.deliveries > spec.max_deliveries {
-        Outcome::Refuse { reason: format!("it was delivered {} times and never done with", delivery.deliveries) }
+    let outcome = if metadata.deliveries > spec.max_deliveries {
+        Outcome::Refuse { reason: format!("it was delivered {} times and never done with", metadata.deliveries) }
     } else {
-        match T::from_message(&Raw { subjects: bus.subjects(), message: &message.message }) {
-            Err(reason) => Outcome::Refuse { reason },
-            Ok(read) => {
-                let delivery = Delivery {
-                    message: read,
-                    deliveries: delivery.deliveries,
-                    stream_sequence: delivery.stream_sequence,
-                    stored_at: delivery.stored_at,
-                    acker: Arc::clone(&acker),
-                };
-                run(spec, handler, delivery, &acker).await
-            }
-        }
+        let tries = again_and_again(bus, spec, shutdown, handler, &message, &metadata, &acker);
+        keep_patient(spec, &acker, tries).await
     };
-    settle(bus, spec, &message, &delivery, &acker, outcome).await;
+    settle(bus, spec, &message, &metadata, &acker, outcome).await;
     drop(acker.take_permit());
 }
 
-/// Runs the handler, and keeps the server patient meanwhile.
-#[expect(clippy::disallowed_methods, reason = "a lease: the server is told that the message is still worked on")]
-async fn run<T, F, Fut>(spec: &ConsumerSpec, handler: &F, delivery: Delivery<T>, acker: &Acker) -> Outcome
+/// Runs the handler, again as long as it says [`Outcome::Later`]. All of it is one delivery, so that an outage, however
+/// long, uses up none of those that a message has.
+#[expect(clippy::disallowed_methods, reason = "a pause before the next try")]
+async fn again_and_again<T, F, Fut>(
+    bus: &Bus,
+    spec: &ConsumerSpec,
+    shutdown: &CancellationToken,
+    handler: &F,
+    message: &jetstream::Message,
+    metadata: &Metadata,
+    acker: &Arc<Acker>,
+) -> Outcome
 where
+    T: FromMessage,
     F: Fn(Delivery<T>) -> Fut,
     Fut: Future<Output = Outcome> + Send + 'static,
 {
-    let work = AssertUnwindSafe(async { handler(delivery).await }).catch_unwind();
+    loop {
+        let read = match T::from_message(&Raw { subjects: bus.subjects(), message: &message.message }) {
+            Err(reason) => return Outcome::Refuse { reason },
+            Ok(read) => read,
+        };
+        let delivery = Delivery {
+            message: read,
+            deliveries: metadata.deliveries,
+            stream_sequence: metadata.stream_sequence,
+            stored_at: metadata.stored_at,
+            acker: Arc::clone(acker),
+        };
+        let outcome = AssertUnwindSafe(async { handler(delivery).await }).catch_unwind().await.unwrap_or_else(|_panic| {
+            error!(durable = spec.durable, "a message handler panicked");
+            Outcome::Retry { after: RETRY_AFTER_FAULT }
+        });
+        let Outcome::Later { after } = outcome else { return outcome };
+        if acker.is_settled() {
+            return outcome;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return outcome,
+            () = sleep(after) => {}
+        }
+    }
+}
+
+/// Tells the server again and again that the message is still worked on.
+#[expect(clippy::disallowed_methods, reason = "a lease: the server is told that the message is still worked on")]
+async fn keep_patient(spec: &ConsumerSpec, acker: &Acker, work: impl Future<Output = Outcome>) -> Outcome {
     let mut work = std::pin::pin!(work);
     let mut patience = interval_at(Instant::now() + spec.ack_wait / 3, spec.ack_wait / 3);
     patience.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            outcome = &mut work => return outcome.unwrap_or_else(|_panic| {
-                error!(durable = spec.durable, "a message handler panicked");
-                Outcome::Retry { after: RETRY_AFTER_FAULT }
-            }),
+            outcome = &mut work => return outcome,
             _ = patience.tick() => {
                 if !acker.is_settled() {
                     acker.in_progress().await;
@@ -302,7 +340,7 @@ async fn settle(
     };
     let settled = match &outcome {
         Outcome::Done => acker.settle(Settlement::Ack).await,
-        Outcome::Retry { after } => acker.settle(Settlement::Nak(*after)).await,
+        Outcome::Retry { after } | Outcome::Later { after } => acker.settle(Settlement::Nak(*after)).await,
         Outcome::Refuse { reason } => {
             let reason = one_line(reason);
             warn!(durable = spec.durable, subject = %message.subject, reason, "a message was refused");

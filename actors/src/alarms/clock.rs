@@ -24,6 +24,7 @@ use super::{
     store::due::{self as store, Next},
 };
 use crate::{
+    database,
     events::Bell,
     metrics::{AlarmKind, Meters},
     supervision::{Address, ChildSpec, OwnedTasks, Panicked},
@@ -196,7 +197,7 @@ impl Alarms {
                         Ok(found) => info!(kind, subject = %subject_id, found, "an alarm that was given up is asked for again"),
                         Err(error) => {
                             warn!(%error, "an alarm that was given up could not be armed again; trying again");
-                            return Outcome::Retry { after: AGAIN_AFTER };
+                            return database::again(&error, AGAIN_AFTER);
                         }
                     }
                 }

@@ -22,6 +22,8 @@ const NEAR: Duration = Duration::from_mins(1);
 const ROUNDS: u32 = 300;
 /// What it looks at at once when nothing is known of the horizon yet; at most as many buckets as seconds.
 const STRIDE: Duration = Duration::from_secs(2000);
+/// Buckets of one transaction: some tenths of a second, and no more to do again when it fails.
+const CHUNK: usize = 200;
 /// How often the stream is compared with its mark.
 const COMPARE: Duration = Duration::from_secs(3);
 
@@ -45,8 +47,22 @@ struct Place {
     stored: usize,
     /// Through the horizon without a pause, as nothing is known of it yet.
     at_once: bool,
+    /// And once more after that, as it was interrupted.
+    again: bool,
     compared: Option<Instant>,
     failing: bool,
+}
+
+impl Place {
+    /// JetStream or the database was away for a while, in which much may have been armed. What was stored is known, so it
+    /// goes on where it was, and then begins once more.
+    fn interrupt(&mut self) {
+        self.compared = None;
+        if !self.at_once {
+            (self.looked, self.stored) = (Duration::ZERO, 0);
+        }
+        (self.at_once, self.again) = (true, !self.looked.is_zero());
+    }
 }
 
 /// The horizon cannot be guarded.
@@ -69,15 +85,18 @@ impl Guard {
             let mut goes_on = false;
             if self.bus.is_connected() {
                 match self.round(&mut place).await {
-                    Ok(()) => (place.failing, goes_on) = (false, place.at_once),
+                    Ok(more) => (place.failing, goes_on) = (false, more),
                     Err(error) => {
                         // Once per outage.
                         if !place.failing {
                             warn!(%error, "JetStream could not be told what is due; this process looks by itself meanwhile");
                         }
-                        place = Place { failing: true, at_once: true, ..Place::default() };
+                        place.failing = true;
+                        place.interrupt();
                     }
                 }
+            } else {
+                place.interrupt();
             }
             if !goes_on {
                 sleep(ROUND).await;
@@ -85,17 +104,18 @@ impl Guard {
         }
     }
 
-    async fn round(&self, place: &mut Place) -> Result<(), Error> {
+    /// True if it goes on without a pause.
+    async fn round(&self, place: &mut Place) -> Result<bool, Error> {
         let mut transaction = self.pool.begin().await?;
         if !store::take_turn(&mut transaction).await? {
             // Whoever has the turn does it all.
-            place.at_once = false;
-            return Ok(());
+            (place.at_once, place.again) = (false, false);
+            return Ok(false);
         }
         if place.compared.is_none_or(|compared| compared.elapsed() >= COMPARE) {
             if self.is_another_stream(&mut transaction).await? {
                 store::forget_all(&mut transaction).await?;
-                (place.looked, place.stored, place.at_once) = (Duration::ZERO, 0, true);
+                (place.looked, place.stored, place.at_once, place.again) = (Duration::ZERO, 0, true, false);
                 warn!("the stream of the alarms was lost or went back; all that is due within the horizon is scheduled again");
             }
             place.compared = Some(Instant::now());
@@ -108,6 +128,8 @@ impl Guard {
         buckets.extend(store::unguarded(&mut transaction, &self.kinds, begins, ends).await?);
         buckets.sort_unstable();
         buckets.dedup();
+        let is_all = buckets.len() <= CHUNK;
+        buckets.truncate(CHUNK);
         let (stored, failure) = self.schedule(&buckets).await;
         store::guarded(&mut transaction, &stored).await?;
         transaction.commit().await?;
@@ -115,16 +137,22 @@ impl Guard {
         if let Some(error) = failure {
             return Err(error.into());
         }
-        place.looked += length;
         place.stored += stored.len();
+        if !is_all {
+            // Up to the last of these; the rest is next.
+            let upto = buckets.last().map_or(0, |last| last.0 - now.unix_timestamp());
+            place.looked = place.looked.max(Duration::from_secs(u64::try_from(upto).unwrap_or(0)));
+            return Ok(true);
+        }
+        place.looked += length;
         if place.looked >= self.horizon {
             if place.at_once && place.stored > 0 {
                 info!(buckets = place.stored, "all that is due within the horizon is scheduled");
             }
-            (place.looked, place.stored, place.at_once) = (Duration::ZERO, 0, false);
+            (place.looked, place.stored, place.at_once, place.again) = (Duration::ZERO, 0, place.again, false);
             self.meters.0.alarm_horizon_seconds.set(i64::try_from(self.horizon.as_secs()).unwrap_or(i64::MAX));
         }
-        Ok(())
+        Ok(place.at_once)
     }
 
     /// Those that are stored, and why others are not.
@@ -157,4 +185,22 @@ impl Guard {
 
 fn whole_seconds(span: Duration) -> Duration {
     Duration::from_secs(span.as_secs().max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_loses_no_place_and_has_the_horizon_looked_at_once_more() {
+        let looked = Duration::from_hours(3);
+        let mut midway = Place { looked, at_once: true, ..Place::default() };
+        midway.interrupt();
+        midway.interrupt();
+        assert_eq!((midway.looked, midway.at_once, midway.again), (looked, true, true));
+        let mut at_leisure = Place { looked, ..Place::default() };
+        at_leisure.interrupt();
+        at_leisure.interrupt();
+        assert_eq!((at_leisure.looked, at_leisure.at_once, at_leisure.again), (Duration::ZERO, true, false));
+    }
 }

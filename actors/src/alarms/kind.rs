@@ -37,12 +37,8 @@ kinds! {
     KeyRotation = "key_rotation";
     /// A reminder fires. Subject: the reminder.
     Reminder = "reminder";
-    /// A delivery is tried, or tried again. Subject: the delivery.
-    Delivery = "delivery";
     /// An e-mail that gathered, or that the mail server put off, is sent. Subject: the e-mail.
     Email = "email";
-    /// A digest is sent. Subject: the account.
-    Digest = "digest";
     /// A message for a webhook is tried again. Subject: its row of `webhook_deliveries`.
     WebhookDelivery = "webhook_delivery";
     /// A receiver was left alone as long as it wanted. Subject: the webhook.

@@ -16,13 +16,13 @@ use super::{
     BATCH, Due, WakeError, Wakes,
     store::due::{self as store},
 };
-use crate::{events::Bell, metrics::Meters, supervision::Panicked};
+use crate::{database, events::Bell, metrics::Meters, supervision::Panicked};
 
 /// How long waking a batch may take; it is rolled back then.
 const WAKE_WITHIN: Duration = Duration::from_secs(30);
 /// First and longest wait after a failure.
 const PUT_BACK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
-/// An alarm whose waking failed as often as this is given up: after some seventeen minutes.
+/// An alarm whose waking failed as often as this is given up: after some eight and a half minutes.
 const ATTEMPTS_MAX: i32 = 10;
 /// How long a dead letter may take to be stored. The alarm is tried once more when it is not.
 const LETTER_WITHIN: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ impl Lane {
         let waking = AssertUnwindSafe(self.wakes.wake(&mut transaction, &due)).catch_unwind();
         let error = match timeout(WAKE_WITHIN, waking).await {
             Ok(Ok(Ok(()))) => None,
-            Ok(Ok(Err(WakeError::Database(error)))) if is_outage(&error) => return Err(Failure::Database(error)),
+            Ok(Ok(Err(WakeError::Database(error)))) if database::is_away(&error) => return Err(Failure::Database(error)),
             Ok(Ok(Err(error))) => Some(error.to_string()),
             Ok(Err(panic)) => Some(panicked(&*panic)),
             Err(_elapsed) => Some(format!("it took longer than {WAKE_WITHIN:?}")),
@@ -151,7 +151,7 @@ impl Lane {
             return Ok(());
         }
         let (subject_id, due_at) = (alarm.subject_id, alarm.due_at);
-        let letter = Refused { kind: kind.as_str(), subject_id, due_at, attempts, reason: &error };
+        let letter = Refused { kind: kind.as_str(), subject_id, due_at, version: alarm.version, attempts, reason: &error };
         match timeout(LETTER_WITHIN, self.bus.publish_dead_alarm(&letter)).await {
             Ok(Ok(())) => {
                 store::refuse(&self.pool, kind, alarm).await?;
@@ -163,23 +163,6 @@ impl Lane {
             Err(_elapsed) => warn!(%kind, subject = %subject_id, "the dead letter of an alarm was not stored in time"),
         }
         Ok(())
-    }
-}
-
-/// Whether the database as a whole is the trouble, and not what was asked of it.
-fn is_outage(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => {
-            // Connections, resources, an operator's stop, the system.
-            error.code().is_some_and(|code| ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)))
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
     }
 }
 

@@ -140,9 +140,9 @@ mod tests {
         arm(&mut connection, Kind::Reminder, subject, LATER).await.unwrap();
         assert_eq!(alarm(&pool, Kind::Reminder, subject).await, Some((LATER, LATER, 2, 0)));
         // Another kind about the same thing is another alarm.
-        arm(&mut connection, Kind::Digest, subject, FIRST).await.unwrap();
-        assert!(cancel(&mut connection, Kind::Digest, subject).await.unwrap());
-        assert!(!cancel(&mut connection, Kind::Digest, subject).await.unwrap());
+        arm(&mut connection, Kind::Email, subject, FIRST).await.unwrap();
+        assert!(cancel(&mut connection, Kind::Email, subject).await.unwrap());
+        assert!(!cancel(&mut connection, Kind::Email, subject).await.unwrap());
         assert!(alarm(&pool, Kind::Reminder, subject).await.is_some());
     }
 
@@ -163,12 +163,12 @@ mod tests {
         let pool = database.pool();
         let mut connection = pool.acquire().await.unwrap();
         let (a, b, never) = (IdSource.next(), IdSource.next(), IdSource.next());
-        arm_many(&mut connection, Kind::Delivery, &[(a, FIRST), (b, FIRST), (a, LATER)]).await.unwrap();
-        assert_eq!(alarm(&pool, Kind::Delivery, a).await, Some((LATER, LATER, 1, 0)));
-        assert_eq!(alarm(&pool, Kind::Delivery, b).await, Some((FIRST, FIRST, 1, 0)));
-        assert_eq!(cancel_many(&mut connection, Kind::Delivery, &[b, never, a]).await.unwrap(), [a, b]);
-        assert_eq!(cancel_many(&mut connection, Kind::Delivery, &[a, b]).await.unwrap(), Vec::<Uuid>::new());
-        arm_many(&mut connection, Kind::Delivery, &[]).await.unwrap();
+        arm_many(&mut connection, Kind::WebhookDelivery, &[(a, FIRST), (b, FIRST), (a, LATER)]).await.unwrap();
+        assert_eq!(alarm(&pool, Kind::WebhookDelivery, a).await, Some((LATER, LATER, 1, 0)));
+        assert_eq!(alarm(&pool, Kind::WebhookDelivery, b).await, Some((FIRST, FIRST, 1, 0)));
+        assert_eq!(cancel_many(&mut connection, Kind::WebhookDelivery, &[b, never, a]).await.unwrap(), [a, b]);
+        assert_eq!(cancel_many(&mut connection, Kind::WebhookDelivery, &[a, b]).await.unwrap(), Vec::<Uuid>::new());
+        arm_many(&mut connection, Kind::WebhookDelivery, &[]).await.unwrap();
     }
 
     #[tokio::test]

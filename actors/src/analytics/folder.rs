@@ -24,6 +24,7 @@ use super::{
     store,
 };
 use crate::{
+    database,
     metrics::Meters,
     supervision::{OwnedTasks, Panicked},
 };
@@ -86,7 +87,7 @@ impl Folder {
                     if !std::mem::replace(&mut failing, true) {
                         warn!(%error, "events could not be counted; they come again");
                     }
-                    Outcome::Retry { after: AGAIN_AFTER }
+                    database::again(&error, AGAIN_AFTER)
                 }
             };
             for Waiting { done, .. } in batch.drain(..) {

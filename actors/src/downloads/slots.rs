@@ -254,12 +254,10 @@ async fn take(worker: &Worker, slots: &ActorRef<Message>, delivery: Delivery<Wor
         // Claimed before, canceled, or handed out anew since.
         Ok(None) => return Outcome::Done,
         Err(error) => {
-            let passing = matches!(&error, store::Error::Database(error) if database::is_passing(error));
             warn!(download = %work.download_id, %error, "a download could not be claimed");
-            return if passing {
-                Outcome::Retry { after: ASK_AGAIN_AFTER }
-            } else {
-                Outcome::Refuse { reason: error.to_string() }
+            return match &error {
+                store::Error::Database(error) if database::is_passing(error) => database::again(error, ASK_AGAIN_AFTER),
+                error => Outcome::Refuse { reason: error.to_string() },
             };
         }
     };

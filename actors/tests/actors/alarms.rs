@@ -322,6 +322,25 @@ async fn alarms_wake_while_nats_is_away_and_the_horizon_is_guarded_when_it_is_ba
     assert!(process.root.stop(PATIENCE).await);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_seconds_than_one_transaction_takes_are_all_guarded() {
+    let servers = servers().await;
+    let pool = servers.database.pool();
+    let subjects = ids(1000);
+    let each = |index: usize| now() + time::Duration::seconds(3600 + 2 * i64::try_from(index).unwrap());
+    let armed: Vec<_> = subjects.iter().enumerate().map(|(index, subject)| (*subject, each(index))).collect();
+    arm(&pool, Kind::Reminder, &armed).await;
+    let process = process(&servers, &[Area::of(Kind::Reminder)], PACE).await;
+    wait_until_guarded(&pool, 1000).await;
+    let together: i64 =
+        sqlx::query_scalar("SELECT max(n) FROM (SELECT count(*) AS n FROM alarm_buckets GROUP BY xmin::text) AS transactions")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert!(together <= 200, "{together} in one transaction");
+    assert!(process.root.stop(PATIENCE).await);
+}
+
 async fn wait_until_guarded(pool: &PgPool, buckets: i64) {
     eventually(PATIENCE, "the horizon is guarded", async || {
         let found = sqlx::query_scalar("SELECT count(*) FROM alarm_buckets WHERE fires_at > now() + interval '30 min'");
@@ -403,10 +422,8 @@ async fn an_alarm_that_cannot_be_woken_holds_up_nobody_and_is_given_up_with_a_le
     assert!(said[1].contains("a poisoned alarm"), "{}", said[1]);
     assert!(process.meter("alarms_refused_total{kind=\"reminder\"} 2"), "{}", process.metrics.encode());
 
-    // The cause is gone, and the letter is sent again.
-    area.poison.lock().unwrap().clear();
     let bus = servers.bus().await;
-    let subject = bus.subjects().alarm_again("reminder", failing);
+    let again = |subject| bus.subjects().alarm_again("reminder", subject).to_string();
     let letters = bowerbird_nats::consume::ConsumerSpec {
         stream: "DEAD",
         durable: "test",
@@ -424,10 +441,26 @@ async fn an_alarm_that_cannot_be_woken_holds_up_nobody_and_is_given_up_with_a_le
         listening.consume(letters, stop, Arc::new(Semaphore::new(1)), note).await;
     }]);
     eventually(PATIENCE, "there are two letters", async || (told.lock().unwrap().len() == 2).then_some(())).await;
+    let operator = async_nats::jetstream::new(async_nats::connect(servers.nats.url()).await.unwrap());
+    // A letter is sent again before its cause is gone: given up again, the alarm has another one.
+    operator.publish(again(panicking), "".into()).await.unwrap().await.unwrap();
+    let tried = "SELECT count(*) FROM alarms WHERE subject_id = $1 AND refused_at IS NULL AND attempt > 0";
+    eventually(PATIENCE, "it is tried again", async || {
+        let tried: i64 = sqlx::query_scalar(tried).bind(panicking).fetch_one(&pool).await.unwrap();
+        (tried == 1).then_some(())
+    })
+    .await;
+    let last = "UPDATE alarms SET attempt = 9, wake_at = now() WHERE subject_id = $1";
+    sqlx::query(last).bind(panicking).execute(&pool).await.unwrap();
+    process.address.look();
+    eventually(PATIENCE, "both are given up", async || errors().await.iter().all(|error| error.3).then_some(())).await;
+    eventually(PATIENCE, "there is a third letter", async || (told.lock().unwrap().len() == 3).then_some(())).await;
     until.cancel();
     reading.join_all().await;
-    let operator = async_nats::jetstream::new(async_nats::connect(servers.nats.url()).await.unwrap());
-    operator.publish(subject.to_string(), "".into()).await.unwrap().await.unwrap();
+
+    // The cause is gone, and the letter is sent again.
+    area.poison.lock().unwrap().clear();
+    operator.publish(again(failing), "".into()).await.unwrap().await.unwrap();
     wait_until_woken(&pool, &[failing]).await;
     assert_eq!(pending(&pool).await, 1, "the other is still given up");
     assert!(process.root.stop(PATIENCE).await);
@@ -437,12 +470,12 @@ async fn an_alarm_that_cannot_be_woken_holds_up_nobody_and_is_given_up_with_a_le
 async fn an_alarm_that_is_armed_while_it_wakes_stays_and_one_of_an_unknown_kind_is_left_alone() {
     let servers = servers().await;
     let pool = servers.database.pool();
-    let (area, other) = (Area::of(Kind::Reminder), Area::of(Kind::Digest));
+    let (area, other) = (Area::of(Kind::Reminder), Area::of(Kind::Email));
     let (subject, beside) = (IdSource.next(), IdSource.next());
     area.recurring.lock().unwrap().insert(subject, time::Duration::seconds(1));
     let past = now() - time::Duration::seconds(10);
     arm(&pool, Kind::Reminder, &[(subject, past)]).await;
-    arm(&pool, Kind::Digest, &[(beside, past)]).await;
+    arm(&pool, Kind::Email, &[(beside, past)]).await;
     for statement in [
         "INSERT INTO alarms (kind, subject_id, due_at, wake_at)
          SELECT 'a_later_kind', gen_random_uuid(), now() - interval '1 day', now() - interval '1 day' FROM generate_series(1, 300)",

@@ -51,7 +51,7 @@ impl Bus {
     }
 
     /// Tell in `DEAD` of an alarm that was given up, once however often it is told. Sending that letter again has the
-    /// alarm tried again.
+    /// alarm tried again; given up again it is told again.
     pub async fn publish_dead_alarm(&self, alarm: &Refused<'_>) -> Result<(), Error> {
         let subject = self.subjects().alarm_again(alarm.kind, alarm.subject_id);
         let body = json!({"kind": alarm.kind, "subject_id": alarm.subject_id, "due_at": alarm.due_at.unix_timestamp()});
@@ -68,11 +68,12 @@ impl Bus {
             stream: topology::DEAD,
             subject: self.subjects().dead(topology::ALARMS, topology::ALARMS_CONSUMER),
             message_id: Some(format!(
-                "{}.{}.{}.{}",
+                "{}.{}.{}.{}.{}",
                 topology::ALARMS,
                 alarm.kind,
                 alarm.subject_id,
-                alarm.due_at.unix_timestamp_nanos()
+                alarm.due_at.unix_timestamp_nanos(),
+                alarm.version
             )),
             headers,
             body: serde_json::to_vec(&body).map_err(Error::Json)?.into(),

@@ -98,7 +98,7 @@ async fn the_dead_letter_of_an_alarm_is_written_once_and_sent_again_it_asks_for_
     let bus = bus(&server).await;
     let subject_id = id();
     let due_at = time::macros::datetime!(2026-02-03 04:05:06 UTC);
-    let refused = Refused { kind: "reminder", subject_id, due_at, attempts: 10, reason: "no such zone" };
+    let refused = Refused { kind: "reminder", subject_id, due_at, version: 1, attempts: 10, reason: "no such zone" };
     bus.publish_dead_alarm(&refused).await.unwrap();
     bus.publish_dead_alarm(&refused).await.unwrap();
     bus.publish_dead_alarm(&Refused { subject_id: id(), ..refused }).await.unwrap();

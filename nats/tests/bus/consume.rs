@@ -209,6 +209,33 @@ async fn a_retry_comes_again_after_its_time_and_not_for_ever() {
 }
 
 #[tokio::test]
+async fn an_outage_of_what_a_handler_stands_on_uses_up_no_delivery_and_a_stop_hands_the_message_back() {
+    let server = NatsServer::start().await;
+    let bus = bus(&server).await;
+    let tries = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&tries);
+    // Shorter than the outage: the server is told that the message is worked on.
+    let spec = || ConsumerSpec { max_deliveries: 2, ack_wait: Duration::from_secs(1), ..everything(&bus) };
+    let running = Running::start(&bus, spec(), permits(1), move |delivery: Delivery<Event>| {
+        assert_eq!(delivery.deliveries, 1);
+        count.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Outcome::Later { after: Duration::from_millis(50) })
+    });
+    bus.publish_event(&completed(1)).await.unwrap();
+    eventually(PATIENCE, "it is tried for longer than one delivery lasts", async || {
+        (tries.load(Ordering::SeqCst) >= 40).then_some(())
+    })
+    .await;
+    running.stop().await;
+    assert_eq!(stored(&server, DEAD).await, 0);
+    let seen = Seen::default();
+    let running = Running::start(&bus, spec(), permits(1), noting(&seen));
+    sees(&seen, 1).await;
+    running.stop().await;
+    assert_eq!(stored(&server, DEAD).await, 0);
+}
+
+#[tokio::test]
 async fn a_message_that_kills_every_handler_is_put_among_the_dead_unread() {
     let server = NatsServer::start().await;
     let bus = bus(&server).await;

@@ -123,10 +123,10 @@ pub(crate) async fn refuse(pool: &PgPool, kind: Kind, alarm: &Due) -> Result<(),
     Ok(())
 }
 
-/// Try one again that was given up; false if there is none.
+/// Try one again that was given up; false if there is none. Its version grows, so that its next letter is another one.
 pub(crate) async fn again(pool: &PgPool, kind: &str, subject_id: Uuid) -> Result<bool, sqlx::Error> {
     let found = sqlx::query(
-        "UPDATE alarms SET refused_at = NULL, attempt = 0, wake_at = now()
+        "UPDATE alarms SET refused_at = NULL, attempt = 0, wake_at = now(), version = version + 1
          WHERE kind = $1 AND subject_id = $2 AND refused_at IS NOT NULL",
     )
     .bind(kind)
