@@ -3,8 +3,11 @@
 //! Nothing here waits or writes. Whoever calls holds the row, writes it back with what is to be told in the same
 //! transaction, and arms or cancels its alarm as `next_fire_at` then says.
 
+use std::collections::HashSet;
+
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
+    AccountId,
     event::{self, EventType},
     reminder::{CancelReason, Canceled, Cause, Changed, Fired, Missed, Status},
 };
@@ -31,6 +34,33 @@ pub(crate) enum Happened {
     Canceled(CancelReason),
     Fired(Box<Fired>),
     Missed(Box<Missed>),
+}
+
+/// Whether what was due is made up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MakeUp {
+    /// Within this time; what is older was missed.
+    Within(Duration),
+    /// Not at all: nobody may be told, as the account is disabled.
+    Never,
+}
+
+impl MakeUp {
+    /// For this account, if these are disabled.
+    pub(crate) fn of(disabled: &HashSet<AccountId>, account: AccountId, catch_up: Duration) -> Self {
+        if disabled.contains(&account) { MakeUp::Never } else { MakeUp::Within(catch_up) }
+    }
+
+    /// Why what is this old was missed; `what` says what that was. `None` if it is made up for.
+    fn refuses(self, what: &str, age: Duration) -> Option<String> {
+        match self {
+            MakeUp::Within(catch_up) if age <= catch_up => None,
+            MakeUp::Within(catch_up) => {
+                Some(format!("{what} {} ago, and reminders are made up for within {}", words(age), words(catch_up)))
+            }
+            MakeUp::Never => Some("the account was disabled".to_owned()),
+        }
+    }
 }
 
 /// What an operation is not possible for.
@@ -95,7 +125,7 @@ impl Row {
 
     /// Its time may have come: fire, or say what was missed, and go on with what comes after now. `unless` says whether
     /// what cancels it has happened. Nothing happens if it is not due.
-    pub(crate) fn wake(&mut self, now: OffsetDateTime, catch_up: Duration, unless: bool) -> Result<Vec<Happened>, Corrupt> {
+    pub(crate) fn wake(&mut self, now: OffsetDateTime, make_up: MakeUp, unless: bool) -> Result<Vec<Happened>, Corrupt> {
         let Some(due) = self.next_fire_at.filter(|due| *due <= now && self.status == Status::Scheduled) else {
             return Ok(Vec::new());
         };
@@ -120,40 +150,38 @@ impl Row {
         self.next_local = next.map(|next| next.local);
         self.zone_rules = self.timing.start_local.map(|_| zone::rules_version().to_owned());
         self.updated_at = now;
-        let age = now - last;
+        let too_late = make_up.refuses("it was due", now - last);
+        let status = if too_late.is_none() { Status::Fired } else { Status::Missed };
         let mut happened = Vec::new();
-        if age <= catch_up {
+        if let Some(reason) = too_late {
+            happened.push(self.missed(now, due, all, reason));
+        } else {
             if all > 1 {
                 let reason = "others were due before the latest, and only the latest is made up for".to_owned();
                 happened.push(self.missed(now, due, all - 1, reason));
             }
             happened.push(self.fire(now, last, Cause::Time));
-        } else {
-            let reason = format!("it was due {} ago, and reminders are made up for within {}", words(age), words(catch_up));
-            happened.push(self.missed(now, due, all, reason));
         }
         if self.next_fire_at.is_none() {
-            self.end(now, if age <= catch_up { Status::Fired } else { Status::Missed });
+            self.end(now, status);
         }
         Ok(happened)
     }
 
     /// The event that it waits for happened at `at`: fire, if that is not too long ago. Nothing happens if it does not wait
     /// for it any more.
-    pub(crate) fn on_event(&mut self, now: OffsetDateTime, at: OffsetDateTime, catch_up: Duration) -> Vec<Happened> {
+    pub(crate) fn on_event(&mut self, now: OffsetDateTime, at: OffsetDateTime, make_up: MakeUp) -> Vec<Happened> {
         if self.status != Status::Scheduled || !self.waits_for_event() {
             return Vec::new();
         }
         self.next_fire_at = None;
         self.next_local = None;
         self.updated_at = now;
-        let age = now - at;
-        if age <= catch_up {
+        let Some(reason) = make_up.refuses("its event happened", now - at) else {
             let fired = self.fire(now, at, Cause::Event);
             self.end(now, Status::Fired);
             return vec![fired];
-        }
-        let reason = format!("its event happened {} ago, and reminders are made up for within {}", words(age), words(catch_up));
+        };
         let missed = self.missed(now, at, 1, reason);
         self.end(now, Status::Missed);
         vec![missed]

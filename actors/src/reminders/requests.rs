@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     check::{self, Checked},
-    life::{Happened, Impossible},
+    life::{Happened, Impossible, MakeUp},
     row::{Corrupt, Row, Timing, Watch, Words},
     schedule::HORIZON,
     store::{self, Filters},
@@ -133,11 +133,13 @@ impl Requests {
         let pattern = q.as_deref().filter(|q| !q.is_empty()).map(texts::containing);
         let filters = Filters { status, about, due_before, due_after, pattern: pattern.as_deref(), before };
         // One more than asked for says whether there is a next page.
-        let mut rows =
+        let (mut rows, beyond) =
             store::list(&self.0.pool, caller.account_id, &filters, limit + 1).await.map_err(|error| problem(&error))?;
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
-        let next_cursor = rows.last().filter(|_| more).map(|last| self.0.cursors.after(&list, last.id.0));
+        // A page that is not full goes on behind what was looked at for it.
+        let last = rows.last().filter(|_| more).map(|last| last.id.0).or(beyond);
+        let next_cursor = last.map(|last| self.0.cursors.after(&list, last));
         Ok(Page { items: rows.iter().map(Row::to_reminder).collect(), next_cursor })
     }
 
@@ -316,7 +318,11 @@ impl Requests {
                 "the reminder has neither a time nor an event that is still ahead; give it one",
             ));
         }
-        Ok(at_once.then(|| row.on_event(row.updated_at, row.updated_at, self.0.catch_up)).into_iter().flatten().next())
+        Ok(at_once
+            .then(|| row.on_event(row.updated_at, row.updated_at, MakeUp::Within(self.0.catch_up)))
+            .into_iter()
+            .flatten()
+            .next())
     }
 
     /// One more reminder that is ahead of its account, if it is one.

@@ -117,7 +117,8 @@ impl Timing {
         let name = self.time_zone.as_deref().unwrap_or("UTC");
         let zone = Zone::named(name).ok_or_else(|| format!("there is no time zone {name}"))?;
         let rule = self.rrule.as_deref().map(|rrule| Rule::parse(rrule, start)).transpose().map_err(|error| error.to_string())?;
-        let exdates = self.exdates.iter().filter_map(|text| Exdate::parse(text, &zone)).collect();
+        let mut exdates: Vec<Exdate> = self.exdates.iter().filter_map(|text| Exdate::parse(text, &zone)).collect();
+        exdates.sort_unstable();
         Ok(Some(Schedule { zone, start, rule, exdates, last_local: self.last_local, ends_at: self.ends_at }))
     }
 }

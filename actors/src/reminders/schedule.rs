@@ -4,6 +4,8 @@
 //! a skipped occurrence comes that much later, which may be after the following one, and may be at the same instant as
 //! another: occurrences come in the order of their instants, and one instant is one occurrence.
 
+use std::iter;
+
 use time::{
     Date, Duration, OffsetDateTime, PrimitiveDateTime, format_description::well_known::Rfc3339, macros::format_description,
 };
@@ -15,8 +17,10 @@ use super::{
 
 /// Nothing is found further ahead than this.
 pub(crate) const HORIZON: Duration = Duration::days(366 * 100);
-/// Occurrences that are looked at in one search; each may be excluded.
-const MAX_LOOKED_AT: usize = 300_000;
+/// Occurrences that are looked at in one search and are none: excluded (of a day only two are looked at), or before the
+/// search begins, after clocks were put forward by a day. More are never needed; a rule for which they are not enough is
+/// refused when it is made.
+const MAX_LOOKED_AT: usize = 4_000;
 /// Occurrences that are counted one by one.
 pub(crate) const MAX_COUNTED: usize = 10_000;
 
@@ -44,13 +48,6 @@ impl Exdate {
         match self {
             Exdate::Day(day) => day.format(format_description!("[year]-[month]-[day]")).unwrap_or_default(),
             Exdate::Time(time) => write_local(time),
-        }
-    }
-
-    fn covers(self, occurrence: PrimitiveDateTime) -> bool {
-        match self {
-            Exdate::Day(day) => occurrence.date() == day,
-            Exdate::Time(time) => occurrence == time,
         }
     }
 }
@@ -94,7 +91,7 @@ pub(crate) struct Schedule {
     pub(crate) start: PrimitiveDateTime,
     /// How it repeats.
     pub(crate) rule: Option<Rule>,
-    /// When it does not.
+    /// When it does not. In their order.
     pub(crate) exdates: Vec<Exdate>,
     /// The last occurrence that a `COUNT` allows: see [`Rule::last_of_count`].
     pub(crate) last_local: Option<PrimitiveDateTime>,
@@ -116,7 +113,7 @@ impl Schedule {
             return (only.at > floor).then_some(only);
         };
         let mut best: Option<Occurrence> = None;
-        for occurrence in self.occurrences(rule, floor, floor.saturating_add(HORIZON)) {
+        for occurrence in self.occurrences(rule, floor, floor.saturating_add(HORIZON), MAX_LOOKED_AT) {
             // What is still to come is not due before this one, unless this one was moved past it.
             if best.is_some_and(|best| occurrence.local > self.zone.local(best.at)) {
                 break;
@@ -135,7 +132,7 @@ impl Schedule {
             return Passed { count: usize::from(latest.is_some()), latest };
         };
         let mut passed = Passed { count: 0, latest: None };
-        for occurrence in self.occurrences(rule, floor, now) {
+        for occurrence in self.occurrences(rule, floor, now, MAX_LOOKED_AT + MAX_COUNTED) {
             if passed.latest.is_none_or(|latest| occurrence.at > latest.at) {
                 passed.latest = Some(occurrence);
             }
@@ -143,7 +140,8 @@ impl Schedule {
             if passed.count == MAX_COUNTED {
                 // As dense as this, the last day holds the last one.
                 let day_before = now.saturating_sub(Duration::DAY).max(floor);
-                let last = self.occurrences(rule, day_before, now).max_by_key(|occurrence| occurrence.at);
+                let last =
+                    self.occurrences(rule, day_before, now, MAX_LOOKED_AT + MAX_COUNTED).max_by_key(|occurrence| occurrence.at);
                 passed.latest = last.or(passed.latest);
                 break;
             }
@@ -151,8 +149,14 @@ impl Schedule {
         passed
     }
 
-    /// Occurrences after `floor` and not after `end`, in the order of the calendar.
-    fn occurrences(&self, rule: &Rule, floor: OffsetDateTime, end: OffsetDateTime) -> impl Iterator<Item = Occurrence> {
+    /// Occurrences after `floor` and not after `end`, in the order of the calendar; at most `most` are looked at.
+    fn occurrences(
+        &self,
+        rule: &Rule,
+        floor: OffsetDateTime,
+        end: OffsetDateTime,
+        most: usize,
+    ) -> impl Iterator<Item = Occurrence> {
         let (until_instant, until_local) = match rule.until() {
             Some(Until::Instant(instant)) => (Some(instant), None),
             Some(Until::Local(local)) => (None, Some(local)),
@@ -162,12 +166,38 @@ impl Schedule {
         let last_local = [until_local, self.last_local, Some(self.zone.local(end).saturating_add(LONGEST_GAP))];
         let last_local = last_local.into_iter().flatten().min();
         let from = self.zone.local(floor).saturating_sub(self.zone.put_forward_before(floor));
-        rule.from(from)
-            .take(MAX_LOOKED_AT)
+        self.not_excluded(rule, from, most)
             .take_while(move |local| last_local.is_none_or(|last| *local <= last))
-            .filter(|local| !self.exdates.iter().any(|exdate| exdate.covers(*local)))
             .map(|local| Occurrence { at: self.zone.instant(local), local })
             .filter(move |occurrence| occurrence.at > floor && occurrence.at <= end)
+    }
+
+    /// What the rule has from `from` on and is not excluded; at most `most` are looked at. Of days that are excluded as a
+    /// whole, those that follow one another are passed over in one leap, however many occurrences they have.
+    fn not_excluded(&self, rule: &Rule, from: PrimitiveDateTime, most: usize) -> impl Iterator<Item = PrimitiveDateTime> {
+        let excludes = |exdate: Exdate| self.exdates.binary_search(&exdate).is_ok();
+        let mut candidates = rule.from(from);
+        let mut left_out: Option<Date> = None;
+        let mut left = most;
+        iter::from_fn(move || {
+            loop {
+                left = left.checked_sub(1)?;
+                let local = candidates.next()?;
+                let day = local.date();
+                if excludes(Exdate::Day(day)) {
+                    // Beginning anew costs more than looking at one; a day may have more than a thousand.
+                    if left_out.replace(day) == Some(day) {
+                        let mut after = day.next_day()?;
+                        while excludes(Exdate::Day(after)) {
+                            after = after.next_day()?;
+                        }
+                        candidates = rule.from(after.midnight());
+                    }
+                } else if !excludes(Exdate::Time(local)) {
+                    return Some(local);
+                }
+            }
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use sqlx::{Row as _, postgres::PgRow};
 
 pub(crate) use self::{
     asking::{Filters, change, clock, find, find_locked, has_room, insert, is_enabled, last_event_of, list, now},
-    waking::{Happening, happened_to, locked, progress, scheduled_by_older_zone_rules, waiting_for},
+    waking::{Happening, disabled_among, happened_to, locked, progress, scheduled_by_older_zone_rules, waiting_for},
 };
 use super::row::{Corrupt, Row, Timing, Watch, Words};
 use crate::downloads::row::word;

@@ -19,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{
+    life::MakeUp,
     row::{Row, Watch},
     store::{self, Happening},
 };
 use crate::{
     alarms::{self, Kind},
+    database,
     events::{self, Bell},
     supervision::{OwnedTasks, Panicked},
 };
@@ -34,6 +36,11 @@ const AREAS: [(&str, &str); 2] = [("download", "reminders_download"), ("file", "
 const CONSUMER: &str = "reminders";
 /// Events that are looked at together, of each area.
 const AT_ONCE: usize = 8;
+/// Reminders of one transaction.
+const MOST_TOGETHER: usize = 500;
+/// How often a transaction is begun anew because a reminder was changed meanwhile. Then the database is to break the circle,
+/// if there is one.
+const MOST_TURNS: usize = 10;
 /// An event that the database could not be asked about comes again after this.
 const ASK_AGAIN_AFTER: Patience = Patience::from_secs(1);
 
@@ -98,7 +105,7 @@ impl Triggers {
             Ok(()) => Outcome::Done,
             Err(store::Error::Database(error)) => {
                 warn!(%error, event = %event.id, "reminders could not be told of an event; it is tried again");
-                Outcome::Retry { after: ASK_AGAIN_AFTER }
+                database::again(&error, ASK_AGAIN_AFTER)
             }
             Err(store::Error::Corrupt(error)) => {
                 error!(%error, event = %event.id, "reminders that wait for an event cannot be read");
@@ -107,17 +114,35 @@ impl Triggers {
         }
     }
 
-    /// Fire and cancel who waits for this event, in one transaction. An account's limit bounds how many that are.
-    async fn act(&self, event: &Event) -> Result<(), store::Error> {
+    /// Fire and cancel who waits for this event, so many in a transaction. Who was told in one that was committed waits no
+    /// more, so an event that comes again goes on where it was.
+    pub(super) async fn act(&self, event: &Event) -> Result<(), store::Error> {
+        let mut place = Place::default();
+        while let Some(reached) = self.act_on_some(event, place).await? {
+            place = reached;
+        }
+        Ok(())
+    }
+
+    /// One transaction of these; `None` after the last.
+    async fn act_on_some(&self, event: &Event, place: Place) -> Result<Option<Place>, store::Error> {
         let happening =
             Happening { event_type: event.event_type.as_str(), thing: event.entity_id, sequence: event.entity_sequence };
         let mut transaction = self.pool.begin().await?;
-        let waiting = store::waiting_for(&mut transaction, happening).await?;
-        if waiting.is_empty() || !events::first_time(&mut transaction, CONSUMER, event.id).await? {
-            return Ok(());
+        let waiting = store::waiting_for(&mut transaction, happening, place.after, MOST_TOGETHER).await?;
+        let is_last = waiting.len() < MOST_TOGETHER;
+        if waiting.is_empty() || (is_last && !events::first_time(&mut transaction, CONSUMER, event.id).await?) {
+            return Ok(None);
         }
-        alarms::hold_many(&mut transaction, Kind::Reminder, &waiting).await?;
+        let held = alarms::hold_many(&mut transaction, Kind::Reminder, &waiting).await?;
         let rows = store::locked(&mut transaction, &waiting).await?;
+        // One got a time while its row was waited for. Its alarm is to be held first, or who wakes it is met halfway.
+        if place.turns < MOST_TURNS && rows.iter().any(|row| row.next_fire_at.is_some() && !held.contains(&row.id.0)) {
+            transaction.rollback().await?;
+            return Ok(Some(Place { turns: place.turns + 1, ..place }));
+        }
+        let accounts: Vec<uuid::Uuid> = rows.iter().map(|row| row.account_id.0).collect();
+        let disabled = store::disabled_among(&mut transaction, &accounts).await?;
         let now = store::clock(&mut transaction).await?;
         let waits = |watch: &Option<Watch>| {
             watch.as_ref().is_some_and(|watch| {
@@ -132,7 +157,7 @@ impl Triggers {
             let happened = if waits(&row.unless_event) {
                 vec![row.cancel(now, CancelReason::Event)]
             } else if waits(&row.on_event) {
-                row.on_event(now, event.time, self.catch_up)
+                row.on_event(now, event.time, MakeUp::of(&disabled, row.account_id, self.catch_up))
             } else {
                 continue;
             };
@@ -145,6 +170,15 @@ impl Triggers {
         events::record_many(&mut transaction, told).await?;
         transaction.commit().await?;
         self.bell.ring();
-        Ok(())
+        Ok(waiting.last().filter(|_| !is_last).map(|last| Place { after: *last, turns: 0 }))
     }
+}
+
+/// How far an event has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// All up to this reminder know of it.
+    after: uuid::Uuid,
+    /// How often these were begun anew.
+    turns: usize,
 }

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bowerbird_e2e::{House, text};
+use bowerbird_lifecycle::Clock;
 use bowerbird_nats::{
     Bus, Event, Outcome,
     bus::Options,
@@ -101,11 +102,14 @@ async fn what_is_due_while_the_house_is_down_fires_when_it_is_up_again() -> Resu
     house.kill().await?;
     // Longer than until it is due, as a start takes seconds; that it was due before is checked below.
     tokio::time::sleep(Duration::from_secs(3)).await;
+    // The house is on this machine, and so is its database: the same clock.
+    let before_the_start = Clock::system().now();
     house.up().await?;
     let stop = CancellationToken::new();
     let (mut fired, mut tasks) = follow(&nats, stop.clone()).await?;
     let told = next(&mut fired).await?;
     assert_eq!((told.reminder_id.to_string(), told.occurrence), (text(&made, "id").to_owned(), 1));
+    assert!(told.due_at < before_the_start, "{} was not before {before_the_start}", told.due_at);
     assert!(told.fired_at >= told.due_at);
     let http = house.login("ada").await?;
     let reminder = http.get(&format!("/v1/reminders/{}", text(&made, "id"))).await?.expect(200)?;

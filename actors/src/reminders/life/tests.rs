@@ -72,13 +72,13 @@ fn what_is_for_an_instant_fires_once_and_ends() {
     let at = NOW + Duration::HOUR;
     let mut row = once(at);
     assert_eq!(row.next_fire_at, Some(at));
-    assert_eq!(row.wake(at - Duration::MICROSECOND, DAY, false).unwrap(), []);
+    assert_eq!(row.wake(at - Duration::MICROSECOND, MakeUp::Within(DAY), false).unwrap(), []);
     let now = at + Duration::milliseconds(20);
-    let happened = row.wake(now, DAY, false).unwrap();
+    let happened = row.wake(now, MakeUp::Within(DAY), false).unwrap();
     let told = fired(&happened[0]);
     assert_eq!((happened.len(), told.due_at, told.fired_at, told.late, told.occurrence), (1, at, now, false, 1));
     assert_eq!((row.status, row.fired, row.ended_at, row.next_fire_at), (Status::Fired, 1, Some(now), None));
-    assert_eq!(row.wake(now, DAY, false).unwrap(), [], "it fires once");
+    assert_eq!(row.wake(now, MakeUp::Within(DAY), false).unwrap(), [], "it fires once");
 }
 
 #[test]
@@ -86,14 +86,14 @@ fn what_repeats_goes_on() {
     let mut row = daily(";COUNT=6");
     row.timing.last_local = Some(datetime!(2026-01-06 08:00));
     assert_eq!(row.next_fire_at, Some(datetime!(2026-01-06 07:00 UTC)));
-    let happened = row.wake(datetime!(2026-01-06 07:00:00.5 UTC), DAY, false).unwrap();
+    let happened = row.wake(datetime!(2026-01-06 07:00:00.5 UTC), MakeUp::Within(DAY), false).unwrap();
     assert_eq!(fired(&happened[0]).next_fire_at, None, "it was the last that its count allows");
     assert_eq!(row.status, Status::Fired);
 
     let mut row = daily("");
     for (day, occurrence) in [(6, 1), (7, 2), (8, 3)] {
         let now = datetime!(2026-01-01 07:00:00.5 UTC) + Duration::days(day - 1);
-        let happened = row.wake(now, DAY, false).unwrap();
+        let happened = row.wake(now, MakeUp::Within(DAY), false).unwrap();
         assert_eq!((happened.len(), fired(&happened[0]).occurrence), (1, occurrence));
         assert_eq!(row.next_fire_at, Some(datetime!(2026-01-02 07:00 UTC) + Duration::days(day - 1)));
         assert_eq!((row.status, row.ended_at), (Status::Scheduled, None));
@@ -104,10 +104,10 @@ fn what_repeats_goes_on() {
 fn what_is_late_says_so_and_what_is_too_late_is_missed_with_its_reason() {
     let at = NOW + Duration::HOUR;
     let mut row = once(at);
-    assert!(!fired(&row.clone().wake(at + Duration::MINUTE, DAY, false).unwrap()[0]).late);
-    assert!(fired(&row.clone().wake(at + Duration::MINUTE + Duration::SECOND, DAY, false).unwrap()[0]).late);
-    assert!(fired(&row.clone().wake(at + DAY, DAY, false).unwrap()[0]).late);
-    let happened = row.wake(at + DAY + Duration::HOUR, DAY, false).unwrap();
+    assert!(!fired(&row.clone().wake(at + Duration::MINUTE, MakeUp::Within(DAY), false).unwrap()[0]).late);
+    assert!(fired(&row.clone().wake(at + Duration::MINUTE + Duration::SECOND, MakeUp::Within(DAY), false).unwrap()[0]).late);
+    assert!(fired(&row.clone().wake(at + DAY, MakeUp::Within(DAY), false).unwrap()[0]).late);
+    let happened = row.wake(at + DAY + Duration::HOUR, MakeUp::Within(DAY), false).unwrap();
     let told = missed(&happened[0]);
     assert_eq!((happened.len(), told.due_at, told.occurrences), (1, at, 1));
     assert_eq!(told.reason, "it was due 1 day 1 hour ago, and reminders are made up for within 1 day");
@@ -118,7 +118,7 @@ fn what_is_late_says_so_and_what_is_too_late_is_missed_with_its_reason() {
 fn after_an_outage_the_latest_occurrence_is_made_up_for_and_the_others_are_told_as_missed() {
     // Due on the 6th at seven; back on the 9th, two hours after that day's.
     let mut row = daily("");
-    let happened = row.wake(datetime!(2026-01-09 09:00 UTC), DAY, false).unwrap();
+    let happened = row.wake(datetime!(2026-01-09 09:00 UTC), MakeUp::Within(DAY), false).unwrap();
     let (before, late) = (missed(&happened[0]), fired(&happened[1]));
     assert_eq!((happened.len(), before.occurrences, before.due_at), (2, 3, datetime!(2026-01-06 07:00 UTC)));
     assert_eq!((late.due_at, late.late, late.occurrence), (datetime!(2026-01-09 07:00 UTC), true, 1));
@@ -126,7 +126,7 @@ fn after_an_outage_the_latest_occurrence_is_made_up_for_and_the_others_are_told_
 
     // With nothing within the time that is made up for, it is missed and goes on.
     let mut row = daily("");
-    let happened = row.wake(datetime!(2026-01-09 09:00 UTC), Duration::HOUR, false).unwrap();
+    let happened = row.wake(datetime!(2026-01-09 09:00 UTC), MakeUp::Within(Duration::HOUR), false).unwrap();
     let told = missed(&happened[0]);
     assert_eq!((happened.len(), told.occurrences, told.next_fire_at), (1, 4, Some(datetime!(2026-01-10 07:00 UTC))));
     assert_eq!((row.status, row.next_fire_at), (Status::Scheduled, Some(datetime!(2026-01-10 07:00 UTC))));
@@ -138,22 +138,22 @@ fn what_is_snoozed_fires_then_and_what_repeats_goes_on_after_that() {
     let later = NOW + Duration::hours(3);
     row.snooze(NOW, later).unwrap();
     assert_eq!((row.next_fire_at, row.snoozed_until, row.version), (Some(later), Some(later), 2));
-    assert_eq!(fired(&row.wake(later, DAY, false).unwrap()[0]).due_at, later);
+    assert_eq!(fired(&row.wake(later, MakeUp::Within(DAY), false).unwrap()[0]).due_at, later);
     assert_eq!((row.status, row.snoozed_until), (Status::Fired, None));
     // Also one that has fired, again and again.
     row.snooze(later, later + Duration::HOUR).unwrap();
     assert_eq!((row.status, row.ended_at), (Status::Scheduled, None));
-    assert_eq!(fired(&row.wake(later + Duration::HOUR, DAY, false).unwrap()[0]).occurrence, 2);
+    assert_eq!(fired(&row.wake(later + Duration::HOUR, MakeUp::Within(DAY), false).unwrap()[0]).occurrence, 2);
 
     // Ten minutes after it fired; the next morning stays.
     let mut row = daily("");
-    row.wake(datetime!(2026-01-06 07:00 UTC), DAY, false).unwrap();
+    row.wake(datetime!(2026-01-06 07:00 UTC), MakeUp::Within(DAY), false).unwrap();
     row.snooze(datetime!(2026-01-06 07:01 UTC), datetime!(2026-01-06 07:10 UTC)).unwrap();
-    let happened = row.wake(datetime!(2026-01-06 07:10 UTC), DAY, false).unwrap();
+    let happened = row.wake(datetime!(2026-01-06 07:10 UTC), MakeUp::Within(DAY), false).unwrap();
     assert_eq!((happened.len(), row.next_fire_at), (1, Some(datetime!(2026-01-07 07:00 UTC))));
     // Past two mornings: they are put off with it.
     row.snooze(datetime!(2026-01-06 08:00 UTC), datetime!(2026-01-08 20:00 UTC)).unwrap();
-    let happened = row.wake(datetime!(2026-01-08 20:00 UTC), DAY, false).unwrap();
+    let happened = row.wake(datetime!(2026-01-08 20:00 UTC), MakeUp::Within(DAY), false).unwrap();
     assert_eq!((happened.len(), row.next_fire_at), (1, Some(datetime!(2026-01-09 07:00 UTC))));
 }
 
@@ -179,14 +179,14 @@ fn what_is_completed_or_canceled_fires_no_more() {
     let mut done = once(at);
     assert_eq!(done.complete(NOW), Ok(Some(Happened::Completed)));
     assert_eq!(done.complete(NOW), Ok(None));
-    assert_eq!(done.wake(at, DAY, false).unwrap(), []);
+    assert_eq!(done.wake(at, MakeUp::Within(DAY), false).unwrap(), []);
     assert_eq!(done.snooze(NOW, at), Err(Impossible::Ended(Status::Completed)));
     assert_eq!(done.give_up(NOW), Err(Impossible::NothingAhead(Status::Completed)));
     let mut canceled = once(at);
     assert_eq!(canceled.give_up(NOW), Ok(Some(Happened::Canceled(CancelReason::Owner))));
     assert_eq!(canceled.give_up(NOW), Ok(None));
     assert_eq!((canceled.status, canceled.version), (Status::Canceled, 2));
-    assert_eq!(canceled.wake(at, DAY, false).unwrap(), []);
+    assert_eq!(canceled.wake(at, MakeUp::Within(DAY), false).unwrap(), []);
     assert_eq!(canceled.complete(NOW), Err(Impossible::Ended(Status::Canceled)));
 }
 
@@ -196,23 +196,23 @@ fn an_event_and_a_time_fire_once_whichever_comes_first() {
     let mut both = once(at);
     both.on_event = Some(watch("download.completed"));
     let mut by_event = both.clone();
-    let happened = by_event.on_event(NOW + Duration::MINUTE, NOW, DAY);
+    let happened = by_event.on_event(NOW + Duration::MINUTE, NOW, MakeUp::Within(DAY));
     assert_eq!((happened.len(), fired(&happened[0]).cause, fired(&happened[0]).due_at), (1, Cause::Event, NOW));
-    assert_eq!(by_event.wake(at, DAY, false).unwrap(), []);
-    assert_eq!(by_event.on_event(NOW, NOW, DAY), []);
-    assert_eq!(fired(&both.wake(at, DAY, false).unwrap()[0]).cause, Cause::Time);
-    assert_eq!(both.on_event(at, at, DAY), []);
+    assert_eq!(by_event.wake(at, MakeUp::Within(DAY), false).unwrap(), []);
+    assert_eq!(by_event.on_event(NOW, NOW, MakeUp::Within(DAY)), []);
+    assert_eq!(fired(&both.wake(at, MakeUp::Within(DAY), false).unwrap()[0]).cause, Cause::Time);
+    assert_eq!(both.on_event(at, at, MakeUp::Within(DAY)), []);
     // Put off after that, it does not hear the event again.
     both.snooze(at, at + Duration::HOUR).unwrap();
-    assert_eq!(both.on_event(at, at, DAY), []);
+    assert_eq!(both.on_event(at, at, MakeUp::Within(DAY)), []);
 }
 
 #[test]
 fn an_event_of_long_ago_is_missed_and_one_of_the_last_hours_is_late() {
     let mut waiting = once(NOW + Duration::days(9));
     waiting.on_event = Some(watch("download.completed"));
-    assert!(fired(&waiting.clone().on_event(NOW + Duration::HOUR, NOW, DAY)[0]).late);
-    let happened = waiting.on_event(NOW + Duration::days(2), NOW, DAY);
+    assert!(fired(&waiting.clone().on_event(NOW + Duration::HOUR, NOW, MakeUp::Within(DAY))[0]).late);
+    let happened = waiting.on_event(NOW + Duration::days(2), NOW, MakeUp::Within(DAY));
     assert!(missed(&happened[0]).reason.starts_with("its event happened 2 days ago"));
     assert_eq!(waiting.status, Status::Missed);
 }
@@ -222,8 +222,8 @@ fn what_cancels_it_is_asked_for_before_it_fires() {
     let at = NOW + Duration::HOUR;
     let mut row = once(at);
     row.unless_event = Some(watch("file.purged"));
-    assert_eq!(row.clone().wake(at, DAY, true).unwrap(), [Happened::Canceled(CancelReason::Event)]);
-    assert_eq!(row.wake(at, DAY, false).unwrap().len(), 1);
+    assert_eq!(row.clone().wake(at, MakeUp::Within(DAY), true).unwrap(), [Happened::Canceled(CancelReason::Event)]);
+    assert_eq!(row.wake(at, MakeUp::Within(DAY), false).unwrap().len(), 1);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn new_zone_rules_move_what_is_ahead_and_repeat_nothing() {
     // It fired at six by those rules; seven o'clock of that day is not another occurrence.
     let mut row = daily("");
     row.next_fire_at = Some(datetime!(2026-01-06 06:00 UTC));
-    row.wake(datetime!(2026-01-06 06:00 UTC), DAY, false).unwrap();
+    row.wake(datetime!(2026-01-06 06:00 UTC), MakeUp::Within(DAY), false).unwrap();
     assert_eq!(row.next_fire_at, Some(datetime!(2026-01-07 07:00 UTC)));
     // A snooze is for an instant.
     row.snooze(NOW, datetime!(2026-01-06 20:00 UTC)).unwrap();
@@ -262,4 +262,13 @@ fn a_new_time_ends_a_snooze() {
     row.timing.due_at = Some(NOW + Duration::hours(2));
     assert!(row.start(NOW).unwrap());
     assert_eq!((row.next_fire_at, row.snoozed_until), (Some(NOW + Duration::hours(2)), None));
+}
+
+#[test]
+fn what_is_due_while_its_account_is_disabled_is_missed_and_what_repeats_goes_on() {
+    let (due, now) = (datetime!(2026-01-06 07:00 UTC), datetime!(2026-01-06 07:00:00.5 UTC));
+    let mut row = daily("");
+    let happened = row.wake(now, MakeUp::Never, false).unwrap();
+    assert!(matches!(&happened[..], [Happened::Missed(missed)] if missed.reason == "the account was disabled"), "{happened:?}");
+    assert_eq!((row.status, row.next_fire_at), (Status::Scheduled, Some(due + DAY)));
 }

@@ -139,3 +139,28 @@ fn the_next_occurrence_is_found_quickly_however_long_the_rule_has_been_running()
         assert!(began.elapsed() < std::time::Duration::from_secs(2), "{rule}: {:?} for 100", began.elapsed());
     }
 }
+
+#[test]
+fn a_run_of_excluded_days_is_passed_over_in_a_leap_however_often_the_rule_repeats() {
+    for (rule, next) in [
+        ("FREQ=MINUTELY", datetime!(2026-07-20 00:00 UTC)),
+        ("FREQ=HOURLY", datetime!(2026-07-20 00:30 UTC)),
+        ("FREQ=DAILY;BYHOUR=0,1,2,3,4,5,6,7,8,9;BYMINUTE=0,1,2,3,4,5", datetime!(2026-07-20 00:00 UTC)),
+    ] {
+        let mut often = schedule("UTC", datetime!(2026-01-01 08:30), rule);
+        let days = std::iter::successors(Some(date!(2026 - 01 - 01)), |day| day.next_day()).take(200);
+        often.exdates = days.map(Exdate::Day).collect();
+        let began = std::time::Instant::now();
+        for _ in 0..200 {
+            assert_eq!(often.next_after(datetime!(2026-01-01 08:29 UTC)).map(|next| next.at), Some(next), "{rule}");
+        }
+        println!("{rule}: {:?} each", began.elapsed() / 200);
+        assert!(began.elapsed() < std::time::Duration::from_secs(2), "{rule}: {:?} for 200", began.elapsed());
+    }
+    // Every other day: the days between are not passed over.
+    let mut often = schedule("Europe/Berlin", datetime!(2026-01-01 00:00), "FREQ=HOURLY;COUNT=96");
+    often.exdates = [date!(2026 - 01 - 02), date!(2026 - 01 - 04)].map(Exdate::Day).to_vec();
+    let found = all(&often, datetime!(2025-12-01 00:00 UTC), 99);
+    assert_eq!(found.len(), 48);
+    assert_eq!((found[23], found[24]), (datetime!(2026-01-01 22:00 UTC), datetime!(2026-01-02 23:00 UTC)));
+}

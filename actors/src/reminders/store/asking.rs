@@ -11,6 +11,9 @@ use crate::reminders::row::{Row, Watch};
 /// Below this distance to the limit, those who make reminders for an account are counted one after the other.
 const CLOSE_TO_THE_LIMIT: i64 = 1_000;
 
+/// Reminders that are looked at for one page.
+const LOOKED_AT_MOST: i64 = 5_000;
+
 /// The database's time, of this transaction.
 pub(crate) async fn now(connection: &mut PgConnection) -> Result<OffsetDateTime, Error> {
     Ok(sqlx::query_scalar("SELECT now()").fetch_one(connection).await?)
@@ -170,12 +173,26 @@ pub(crate) struct Filters<'a> {
     pub(crate) before: Option<Uuid>,
 }
 
-/// Reminders of this account, newest first.
-pub(crate) async fn list(pool: &PgPool, account: AccountId, filters: &Filters<'_>, limit: u32) -> Result<Vec<Row>, Error> {
+/// Reminders of this account, newest first, and where to go on if it has more than were looked at: so many in one go,
+/// however few of them fit.
+pub(crate) async fn list(
+    pool: &PgPool,
+    account: AccountId,
+    filters: &Filters<'_>,
+    limit: u32,
+) -> Result<(Vec<Row>, Option<Uuid>), Error> {
+    let beyond: Option<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM reminders WHERE account_id = $1 AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC OFFSET $3 LIMIT 1",
+    )
+    .bind(account.0)
+    .bind(filters.before)
+    .bind(LOOKED_AT_MOST)
+    .fetch_optional(pool)
+    .await?;
     let rows = sqlx::query(concat!(
         "SELECT ",
         columns!(),
-        " FROM reminders WHERE account_id = $1 AND ($2::uuid IS NULL OR id < $2) \
+        " FROM reminders WHERE account_id = $1 AND ($2::uuid IS NULL OR id < $2) AND ($9::uuid IS NULL OR id >= $9) \
          AND CASE WHEN $3::text IS NULL THEN status <> 'canceled' ELSE status = $3 END \
          AND ($4::uuid IS NULL OR about_id = $4) AND ($5::timestamptz IS NULL OR next_fire_at < $5) \
          AND ($6::timestamptz IS NULL OR next_fire_at >= $6) AND ($7::text IS NULL OR title ILIKE $7 OR note ILIKE $7) \
@@ -189,7 +206,8 @@ pub(crate) async fn list(pool: &PgPool, account: AccountId, filters: &Filters<'_
     .bind(filters.due_after)
     .bind(filters.pattern)
     .bind(i64::from(limit))
+    .bind(beyond)
     .fetch_all(pool)
     .await?;
-    read_all(&rows)
+    Ok((read_all(&rows)?, beyond))
 }

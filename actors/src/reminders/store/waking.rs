@@ -1,6 +1,8 @@
 //! What time, events and new zone rules do to reminders: many at once, in the caller's transaction.
 
-use bowerbird_nats::{ReminderId, reminder::Status};
+use std::collections::HashSet;
+
+use bowerbird_nats::{AccountId, ReminderId, reminder::Status};
 use sqlx::PgConnection;
 use time::{OffsetDateTime, PrimitiveDateTime};
 use uuid::Uuid;
@@ -80,17 +82,36 @@ pub(crate) struct Happening<'a> {
     pub(crate) sequence: i64,
 }
 
-/// Reminders that fire or are canceled at this event.
-pub(crate) async fn waiting_for(connection: &mut PgConnection, event: Happening<'_>) -> Result<Vec<Uuid>, Error> {
+/// Reminders that fire or are canceled at this event: up to `limit` of those that come after `after`, in the order of their
+/// ids.
+pub(crate) async fn waiting_for(
+    connection: &mut PgConnection,
+    event: Happening<'_>,
+    after: Uuid,
+    limit: usize,
+) -> Result<Vec<Uuid>, Error> {
     let waiting = sqlx::query_scalar(
-        "SELECT id FROM reminders WHERE on_event_id = $1 AND on_event_type = $2 AND on_event_after < $3 \
-         UNION SELECT id FROM reminders WHERE status = $4 AND unless_event_id = $1 AND unless_event_type = $2 AND unless_event_after < $3",
+        "SELECT id FROM reminders WHERE on_event_id = $1 AND on_event_type = $2 AND on_event_after < $3 AND id > $5 \
+         UNION SELECT id FROM reminders \
+         WHERE status = $4 AND unless_event_id = $1 AND unless_event_type = $2 AND unless_event_after < $3 AND id > $5 \
+         ORDER BY id LIMIT $6",
     )
     .bind(event.thing)
     .bind(event.event_type)
     .bind(event.sequence)
-    .bind(Status::Scheduled.as_str());
+    .bind(Status::Scheduled.as_str())
+    .bind(after)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX));
     Ok(waiting.fetch_all(connection).await?)
+}
+
+/// Those of these accounts that are disabled.
+pub(crate) async fn disabled_among(connection: &mut PgConnection, accounts: &[Uuid]) -> Result<HashSet<AccountId>, Error> {
+    let disabled: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM accounts WHERE id = ANY ($1) AND disabled_at IS NOT NULL")
+        .bind(accounts)
+        .fetch_all(connection)
+        .await?;
+    Ok(disabled.into_iter().map(AccountId).collect())
 }
 
 /// Up to `limit` reminders that are scheduled by zone rules before `rules`.

@@ -194,3 +194,26 @@ async fn a_disabled_account_makes_none() {
     sqlx::query("UPDATE accounts SET disabled_at = now()").execute(&world.pool).await.unwrap();
     assert_eq!(world.try_create(caller, at(due)).await.unwrap_err().code, Code::Forbidden);
 }
+
+#[tokio::test]
+async fn a_list_that_finds_little_among_very_many_is_read_page_by_page() {
+    let world = World::new().await;
+    let (caller, now) = (world.account().await, world.now().await);
+    let needle = world.create(caller, CreateReminder { title: "needle".to_owned(), ..at(now + Duration::HOUR) }).await;
+    sqlx::query(
+        "INSERT INTO reminders SELECT (json_populate_record(r, json_build_object('id', 'ffff' || substr(gen_random_uuid()::text, 5), \
+         'title', 'hay'))).* FROM reminders AS r, generate_series(1, 6000) WHERE r.id = $1",
+    )
+    .bind(needle.id.0)
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let page = async |cursor| {
+        let list = ListReminders { q: Some("needle".to_owned()), limit: Some(10), cursor, ..ListReminders::default() };
+        world.requests.clone().list(call(caller, list)).await.unwrap()
+    };
+    let first = page(None).await;
+    assert!(first.items.is_empty() && first.next_cursor.is_some());
+    let second = page(first.next_cursor).await;
+    assert_eq!((second.items.len(), second.items[0].id, second.next_cursor), (1, needle.id, None));
+}

@@ -4,12 +4,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bowerbird_nats::{
     Code,
-    reminder::{CancelReminder, Reminder, ReminderChanges, Status, UpdateReminder},
+    event::DOWNLOAD_COMPLETED,
+    reminder::{CancelReminder, CreateReminder, Reminder, ReminderChanges, Status, Trigger, UpdateReminder},
 };
+use bowerbird_testkit::eventually;
 use futures_util::{StreamExt as _, stream};
 use time::Duration;
 
-use super::world::{World, at, call};
+use super::world::{PATIENCE, World, at, call};
+use crate::{
+    alarms::{self, Kind},
+    reminders::store,
+};
 
 fn number() -> usize {
     if std::env::var_os("BOWERBIRD_PROVE").is_some() { 10_000 } else { 300 }
@@ -119,4 +125,50 @@ async fn a_reminder_that_is_moved_in_the_instant_in_which_it_is_due_fires_at_one
         let expected = if *in_time { &["created", "updated", "fired"][..] } else { &["created", "fired"] };
         assert_eq!(told, expected, "{}", made.id);
     }
+}
+
+#[tokio::test]
+async fn a_reminder_that_gets_a_time_while_its_event_arrives_does_not_wait_in_a_circle() {
+    let world = World::new().await;
+    let (_nats, triggers) = world.triggers().await;
+    let (caller, now) = (world.account().await, world.now().await);
+    let download = world.download(caller).await;
+    let on_event = Some(Trigger { event_type: "download.completed".to_owned(), id: download });
+    let made = world.create(caller, CreateReminder { due_at: None, on_event, ..at(now) }).await;
+    let event = world.happens(DOWNLOAD_COMPLETED, download).await;
+    // So that who writes the reminder is still at it when its alarm comes.
+    for statement in [
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END'",
+        "CREATE TRIGGER slowly BEFORE UPDATE ON reminders FOR EACH ROW EXECUTE FUNCTION slowly()",
+    ] {
+        sqlx::query(statement).execute(&world.pool).await.unwrap();
+    }
+
+    // Its owner gives it a time, and the event waits for that.
+    let mut updating = world.pool.begin().await.unwrap();
+    store::locked(&mut updating, &[made.id.0]).await.unwrap();
+    let acting = tokio::task::JoinSet::from_iter([async move { triggers.act(&event).await }]);
+    eventually(PATIENCE, "the event waits", async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&world.pool).await.unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    sqlx::query("UPDATE reminders SET next_fire_at = $2, due_at = $2 WHERE id = $1")
+        .bind(made.id.0)
+        .bind(now)
+        .execute(&mut *updating)
+        .await
+        .unwrap();
+    alarms::arm(&mut updating, Kind::Reminder, made.id.0, now).await.unwrap();
+    updating.commit().await.unwrap();
+
+    // That time has come: its alarm is held, and the reminder is next.
+    let mut waking = world.pool.begin().await.unwrap();
+    alarms::hold(&mut waking, Kind::Reminder, made.id.0).await.unwrap();
+    store::locked(&mut waking, &[made.id.0]).await.unwrap();
+    waking.rollback().await.unwrap();
+    let acted: Vec<_> = acting.join_all().await;
+    assert!(acted.iter().all(Result::is_ok), "{acted:?}");
+    assert_eq!((world.told(made.id).await, world.alarm(made.id).await), (vec!["created".into(), "fired".into()], None));
 }

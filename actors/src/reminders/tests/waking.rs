@@ -270,3 +270,37 @@ async fn new_zone_rules_move_alarms_and_touch_nothing_else() {
         assert_eq!((world.alarm(same.id).await, world.told(same.id).await), (same.next_fire_at, vec!["created".to_owned()]));
     }
 }
+
+#[tokio::test]
+async fn an_event_that_many_wait_for_fires_them_in_several_transactions() {
+    let world = World::new().await;
+    let (_nats, triggers) = world.triggers().await;
+    let (caller, now) = (world.account().await, world.now().await);
+    let download = world.download(caller).await;
+    let on_event = Some(Trigger { event_type: "download.completed".to_owned(), id: download });
+    let first = world.create(caller, CreateReminder { on_event, ..at(now + Duration::HOUR) }).await;
+    for statement in [
+        "INSERT INTO reminders SELECT (json_populate_record(r, json_build_object('id', gen_random_uuid()))).* \
+         FROM reminders AS r, generate_series(1, 1199) WHERE r.id = $1",
+        "INSERT INTO alarms (kind, subject_id, due_at, wake_at) SELECT 'reminder', id, next_fire_at, next_fire_at FROM reminders WHERE id <> $1",
+    ] {
+        sqlx::query(statement).bind(first.id.0).execute(&world.pool).await.unwrap();
+    }
+    let event = world.happens(DOWNLOAD_COMPLETED, download).await;
+    triggers.act(&event).await.unwrap();
+    let counted: (i64, i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM reminders WHERE status = 'fired'), (SELECT count(DISTINCT xmin::text) FROM reminders), \
+                (SELECT count(*) FROM alarms), (SELECT count(DISTINCT entity_id) FROM events WHERE event_type = 'reminder.fired')",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .unwrap();
+    assert_eq!(counted, (1200, 3, 0, 1200));
+    // Delivered again it finds nobody.
+    triggers.act(&event).await.unwrap();
+    let fired: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE event_type = 'reminder.fired'")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(fired, 1200);
+}

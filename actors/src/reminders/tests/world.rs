@@ -4,13 +4,14 @@ use std::time::Duration as Patience;
 
 use bowerbird_lifecycle::{IdSource, Metrics};
 use bowerbird_nats::{
-    AccountId, Problem, ReminderId, SessionId,
+    AccountId, Bus, Event, EventType, Problem, ReminderId, SessionId,
     account::Role,
     answer::Call,
+    bus::Options as BusOptions,
     credential::Caller,
     reminder::{CreateReminder, GetReminder, Reminder},
 };
-use bowerbird_testkit::TestDatabase;
+use bowerbird_testkit::{NatsServer, TestDatabase};
 use serde_json::Value;
 use sqlx::PgPool;
 use time::{Duration, OffsetDateTime};
@@ -20,10 +21,11 @@ use uuid::Uuid;
 use crate::{
     alarms::{AlarmsAddress, Due, Kind, Wakes as _},
     cursor::Cursors,
-    events::Bell,
+    events::{self, Bell, NewEvent},
     metrics::Meters,
     reminders::{
         requests::{Collaborators, Requests},
+        triggers::Triggers,
         waking::Waking,
     },
 };
@@ -152,6 +154,32 @@ impl World {
         self.waking.wake(&mut transaction, &due).await.unwrap();
         transaction.commit().await.unwrap();
         due.len()
+    }
+
+    /// What hears of events, with the server that it needs and does not use: events are handed to it.
+    pub(super) async fn triggers(&self) -> (NatsServer, Triggers) {
+        let nats = NatsServer::start().await;
+        let options = BusOptions {
+            url: nats.url(),
+            prefix: "test".to_owned(),
+            replicas: 1,
+            name: "test".to_owned(),
+            ..BusOptions::default()
+        };
+        let bus = Bus::connect(options, PATIENCE).await.unwrap();
+        let triggers = Triggers { pool: self.pool.clone(), bus, bell: Bell::default(), ids: IdSource, catch_up: Duration::DAY };
+        (nats, triggers)
+    }
+
+    /// Something happens to this thing, as its own area would write it.
+    pub(super) async fn happens(&self, event_type: EventType, thing: Uuid) -> Event {
+        let mut transaction = self.pool.begin().await.unwrap();
+        let event = NewEvent::new(IdSource, event_type.clone(), None, thing, &serde_json::json!({}));
+        let id = event.id();
+        let entity_sequence = events::record(&mut transaction, event).await.unwrap();
+        transaction.commit().await.unwrap();
+        let (time, data) = (self.now().await, serde_json::json!({}));
+        Event { id, event_type, account_id: None, entity_id: thing, entity_sequence, time, data, traceparent: None }
     }
 
     /// When it is woken next.
