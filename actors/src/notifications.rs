@@ -44,10 +44,13 @@ use crate::{
 /// Numbers of the sweeps.
 const NOTIFICATIONS_SWEEP: u128 = 0x6e01;
 const EMAILS_SWEEP: u128 = 0x6e02;
+const UNSENT_SWEEP: u128 = 0x6e03;
 /// How often what is too old is looked for.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// Rows of one statement.
 const SWEEP_BATCH: i64 = 1000;
+/// E-mails of one transaction, each with what it was to tell.
+const UNSENT_BATCH: i64 = 50;
 
 /// What the area is made of.
 pub(crate) struct Foundation<'a> {
@@ -111,13 +114,14 @@ impl Notifications {
 
     /// What alarms of this area do.
     pub(crate) fn wakes(&self) -> Arc<dyn Wakes> {
-        // Without a mailer what is due stays due until there is one.
+        // Without a mailer what is due stays due, until there is one or it is given up by sweep.
         Arc::new(EmailAlarms(self.mailer.as_ref().map(|mailer| mailer.address.clone()).unwrap_or_default()))
     }
 
     /// What is kept for a time.
     pub(crate) fn sweeps(&self) -> Vec<Sweep> {
         let (keep, pool, of_emails) = (self.inbox.limits.keep, self.inbox.pool.clone(), self.inbox.pool.clone());
+        let inbox = self.inbox.clone();
         vec![
             Sweep::new(NOTIFICATIONS_SWEEP, "old notifications", SWEEP_EVERY, move || {
                 let pool = pool.clone();
@@ -126,6 +130,10 @@ impl Notifications {
             Sweep::new(EMAILS_SWEEP, "e-mails that ended", SWEEP_EVERY, move || {
                 let pool = of_emails.clone();
                 async move { store::emails::sweep(&pool, SWEEP_BATCH).await }
+            }),
+            Sweep::new(UNSENT_SWEEP, "e-mails that nobody sends", SWEEP_EVERY, move || {
+                let inbox = inbox.clone();
+                async move { inbox.give_up_unsent(UNSENT_BATCH).await }
             }),
         ]
     }

@@ -19,6 +19,17 @@ impl Settings {
         self.check_notifications()
     }
 
+    /// Refuse e-mail whose links nobody could follow. For processes that send e-mail, before addresses that were left out are
+    /// filled in. `own_address_will_do` where everything is one process: whoever reaches its address can follow the links.
+    pub fn check_links(&self, own_address_will_do: bool) -> Result<(), Error> {
+        let will_do = own_address_will_do && !self.gateway.listen.ip().is_unspecified();
+        refuse_if(self.smtp.url.is_some() && self.gateway.public_url.is_none() && !will_do, || {
+            "smtp.url is set, so gateway.public_url must be set too: e-mails have links, and they need an address that their readers \
+             can reach"
+                .into()
+        })
+    }
+
     fn check_reminders(&self) -> Result<(), Error> {
         let reminders = &self.reminders;
         at_least("reminders.catch_up", reminders.catch_up.get(), Duration::from_mins(1))?;
@@ -263,5 +274,18 @@ mod tests {
             let error = Settings::with_overrides(overrides).unwrap_err().to_string();
             assert!(error.contains(key), "{overrides}: {error}");
         }
+    }
+
+    #[test]
+    fn email_needs_an_address_that_links_can_lead_to() {
+        let mut settings = Settings::with_overrides("[smtp]\nurl = \"smtp://h\"\nfrom = \"a@example.org\"").unwrap();
+        let refused = settings.check_links(false).unwrap_err().to_string();
+        assert!(refused.contains("gateway.public_url"), "{refused}");
+        settings.check_links(true).unwrap();
+        settings.gateway.listen.set_ip(std::net::Ipv4Addr::UNSPECIFIED.into());
+        assert!(settings.check_links(true).is_err());
+        settings.gateway.public_url = Some("https://drop.example.org".parse().unwrap());
+        settings.check_links(false).unwrap();
+        Settings::defaults().unwrap().check_links(false).unwrap();
     }
 }

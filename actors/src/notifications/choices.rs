@@ -55,6 +55,8 @@ pub(crate) struct Route {
     pub(crate) inbox: bool,
     /// By e-mail, if e-mail reaches the account.
     pub(crate) email: bool,
+    /// To the account's webhooks, which is not done here.
+    pub(crate) webhook: bool,
 }
 
 impl Choices {
@@ -109,13 +111,17 @@ impl Choices {
     /// Where this event goes. A reminder that fires says so itself.
     pub(crate) fn route(&self, event: &Event) -> Route {
         if event.event_type.as_str() == REMINDER_FIRED {
-            let told = |channel: Channel| {
-                event.data["channels"].as_array().into_iter().flatten().any(|value| value.as_str() == Some(channel.as_str()))
+            let told = |channel: &str| {
+                event.data["channels"].as_array().into_iter().flatten().any(|value| value.as_str() == Some(channel))
             };
-            return Route { inbox: told(Channel::Inbox), email: told(Channel::Email) };
+            return Route {
+                inbox: told(Channel::Inbox.as_str()),
+                email: told(Channel::Email.as_str()),
+                webhook: told("webhook"),
+            };
         }
         let channels = self.events.get(event.event_type.as_str()).map_or(&[][..], Vec::as_slice);
-        Route { inbox: channels.contains(&Channel::Inbox), email: channels.contains(&Channel::Email) }
+        Route { inbox: channels.contains(&Channel::Inbox), email: channels.contains(&Channel::Email), webhook: false }
     }
 
     /// When an e-mail about this event is sent, if not now. A reminder is not held back: its owner chose when.
@@ -199,13 +205,16 @@ mod tests {
             ("file.available", &[]),
         ]))
         .unwrap();
-        assert_eq!(choices.route(&event("download.failed", json!({}))), Route { inbox: true, email: true });
+        assert_eq!(choices.route(&event("download.failed", json!({}))), Route { inbox: true, email: true, webhook: false });
         assert_eq!(choices.route(&event("file.available", json!({}))), Route::default());
         assert_eq!(choices.route(&event("download.completed", json!({}))), Route::default());
-        assert_eq!(Choices::default().route(&event("download.completed", json!({}))), Route { inbox: true, email: false });
+        assert_eq!(
+            Choices::default().route(&event("download.completed", json!({}))),
+            Route { inbox: true, email: false, webhook: false }
+        );
         let fired = |channels: Value| choices.route(&event("reminder.fired", json!({ "channels": channels })));
-        assert_eq!(fired(json!(["email", "webhook"])), Route { inbox: false, email: true });
-        assert_eq!(fired(json!(["inbox"])), Route { inbox: true, email: false });
+        assert_eq!(fired(json!(["email", "webhook"])), Route { inbox: false, email: true, webhook: true });
+        assert_eq!(fired(json!(["inbox"])), Route { inbox: true, email: false, webhook: false });
         assert_eq!(fired(json!("inbox")), Route::default());
     }
 
@@ -213,7 +222,7 @@ mod tests {
     fn what_a_newer_version_stored_is_passed_over() {
         let stored = json!({"download.failed": ["inbox", "pigeon"], "cake.baked": ["inbox"], "odd": 3});
         let choices = Choices::stored(&stored, true, Some(json!({"from": 1})), None);
-        assert_eq!(choices.route(&event("download.failed", json!({}))), Route { inbox: true, email: false });
+        assert_eq!(choices.route(&event("download.failed", json!({}))), Route { inbox: true, email: false, webhook: false });
         assert_eq!(choices.quiet_hours, None);
     }
 

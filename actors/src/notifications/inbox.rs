@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    mail::Mail,
+    mail::{Mail, mailer},
     store::{self, Addressee, New, emails},
     telling,
 };
@@ -185,7 +185,7 @@ impl Inbox {
             Ok(()) => vec![Outcome::Done; events.len()],
             Err(error) if database::is_passing(&error) => {
                 warn!(%error, events = events.len(), "events could not be told of; they come again");
-                vec![Outcome::Retry { after: AGAIN_AFTER }; events.len()]
+                vec![database::again(&error, AGAIN_AFTER); events.len()]
             }
             Err(_) => {
                 // One of them is at fault; the others must not suffer.
@@ -201,7 +201,7 @@ impl Inbox {
     async fn settle_alone(&self, event: &Event) -> Outcome {
         match self.tell_in_time(std::slice::from_ref(event)).await {
             Ok(()) => Outcome::Done,
-            Err(error) if database::is_passing(&error) => Outcome::Retry { after: AGAIN_AFTER },
+            Err(error) if database::is_passing(&error) => database::again(&error, AGAIN_AFTER),
             Err(error) => Outcome::Refuse { reason: format!("it could not be told of: {error}") },
         }
     }
@@ -250,8 +250,9 @@ impl Inbox {
         let age = addressee.now - event.time;
         let reachable = self.mail.is_some() && addressee.email.is_some() && addressee.email_verified && addressee.choices.email;
         let by_email = route.email && reachable && age <= EMAIL_WITHIN;
-        // What cannot go by e-mail must not be lost. A stream that was made again brings what is long past.
-        let in_inbox = (route.inbox || (route.email && !by_email)) && age <= self.limits.keep;
+        // What cannot go where its owner wanted it must not be lost. A stream that was made again brings what is long past.
+        let nowhere_else = !by_email && (route.email || (route.webhook && !addressee.has_webhook));
+        let in_inbox = (route.inbox || nowhere_else) && age <= self.limits.keep;
         if !in_inbox && !by_email {
             return None;
         }
@@ -301,6 +302,14 @@ impl Inbox {
             New { account_id: told.account_id, notification: told.notification, in_inbox: told.in_inbox, email_id }
         });
         Ok(new.collect())
+    }
+
+    /// If e-mail is off: move what was to go by e-mail to the inbox, up to so many e-mails; how many were.
+    pub(crate) async fn give_up_unsent(&self, limit: i64) -> Result<u64, sqlx::Error> {
+        if self.mail.is_some() {
+            return Ok(0);
+        }
+        mailer::give_up_unsent(&self.pool, self.ids, &self.bell, limit).await
     }
 
     fn delivered(&self, new: New) -> NewEvent {

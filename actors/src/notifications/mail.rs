@@ -7,7 +7,6 @@ pub(crate) mod transport;
 
 use bowerbird_config::Settings;
 use lettre::message::Mailbox;
-use url::Url;
 
 pub use self::transport::SetupError;
 use self::{
@@ -38,8 +37,7 @@ impl Mail {
         }
         let from: Mailbox = smtp.from.as_deref().unwrap_or_default().parse().map_err(|_| SetupError::From)?;
         let Some(transport) = Transport::new(smtp, from.email.domain())? else { return Ok(None) };
-        let listen = || Url::parse(&format!("http://{}", settings.gateway.listen)).ok();
-        let public_url = settings.gateway.public_url.clone().or_else(listen).ok_or(SetupError::PublicUrl)?;
+        let public_url = settings.gateway.public_url.clone().ok_or(SetupError::PublicUrl)?;
         Ok(Some(Mail {
             letterhead: Letterhead { from, public_url, tokens },
             transport,

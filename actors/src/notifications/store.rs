@@ -24,6 +24,8 @@ pub(crate) struct Addressee {
     pub(crate) email_verified: bool,
     /// What it chose, or the defaults.
     pub(crate) choices: Choices,
+    /// Whether it has a webhook that is sent anything.
+    pub(crate) has_webhook: bool,
     /// The database's time.
     pub(crate) now: OffsetDateTime,
 }
@@ -46,7 +48,9 @@ pub(crate) async fn addressees(
 ) -> Result<HashMap<AccountId, Addressee>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT a.id, a.email, a.email_verified_at IS NOT NULL AS email_verified, s.account_id IS NOT NULL AS chose, s.events,
-                coalesce(s.email, true) AS wants_email, s.quiet_hours, s.digest, now() AS now
+                coalesce(s.email, true) AS wants_email, s.quiet_hours, s.digest, now() AS now,
+                EXISTS (SELECT FROM webhooks AS w WHERE w.account_id = a.id AND w.deleted_at IS NULL AND w.status = 'enabled')
+                    AS has_webhook
          FROM accounts AS a LEFT JOIN notification_settings AS s ON s.account_id = a.id
          WHERE a.id = ANY ($1) AND a.disabled_at IS NULL",
     )
@@ -71,6 +75,7 @@ pub(crate) async fn addressees(
                 email: row.try_get("email")?,
                 email_verified: row.try_get("email_verified")?,
                 choices,
+                has_webhook: row.try_get("has_webhook")?,
                 now: row.try_get("now")?,
             };
             Ok((AccountId(row.try_get("id")?), addressee))
@@ -102,14 +107,16 @@ pub(crate) async fn insert(connection: &mut PgConnection, new: &[New]) -> Result
     Ok(())
 }
 
-/// Keep only the newest `most` of each of these accounts. Rows that somebody else is about to take are left to them.
+/// Keep only the newest `most` of each of these accounts; with the others goes the count of their events. Rows that somebody else is about to take are left to them.
 pub(crate) async fn keep_newest(connection: &mut PgConnection, accounts: &[Uuid], most: i64) -> Result<u64, sqlx::Error> {
     let taken = sqlx::query(
-        "DELETE FROM notifications WHERE id = ANY (ARRAY(
+        "WITH gone AS MATERIALIZED (
              SELECT n.id FROM unnest($1::uuid[]) AS a (id)
              CROSS JOIN LATERAL (SELECT id FROM notifications WHERE account_id = a.id ORDER BY id DESC OFFSET $2 LIMIT 1000) AS old
              JOIN notifications AS n ON n.id = old.id
-             FOR UPDATE OF n SKIP LOCKED))",
+             FOR UPDATE OF n SKIP LOCKED
+         ), counts AS (DELETE FROM event_sequences WHERE entity_id IN (SELECT id FROM gone))
+         DELETE FROM notifications WHERE id IN (SELECT id FROM gone)",
     )
     .bind(accounts)
     .bind(most)
@@ -121,8 +128,10 @@ pub(crate) async fn keep_newest(connection: &mut PgConnection, accounts: &[Uuid]
 /// Take up to `limit` that were told longer ago than `keep`; how many were.
 pub(crate) async fn sweep(pool: &PgPool, keep: Duration, limit: i64) -> Result<u64, sqlx::Error> {
     let taken = sqlx::query(
-        "DELETE FROM notifications WHERE id = ANY (ARRAY(
-             SELECT id FROM notifications WHERE created_at < now() - make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED))",
+        "WITH gone AS MATERIALIZED (
+             SELECT id FROM notifications WHERE created_at < now() - make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED
+         ), counts AS (DELETE FROM event_sequences WHERE entity_id IN (SELECT id FROM gone))
+         DELETE FROM notifications WHERE id IN (SELECT id FROM gone)",
     )
     .bind(keep.as_secs_f64())
     .bind(limit)

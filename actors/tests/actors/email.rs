@@ -213,6 +213,19 @@ async fn what_is_put_off_is_tried_again_and_what_is_refused_is_given_up() {
             .unwrap();
     assert_eq!(attempts, [1, 4, 6], "refused, patient, never");
 
+    // What was to go by e-mail alone waits in the inbox instead, and that is told.
+    for account in [refused, never] {
+        let moved = heard(&listening, "it is told that it is in the inbox", |event| {
+            let told = event.data_as::<Delivered>().ok().filter(|_| event.event_type == NOTIFICATION_DELIVERED);
+            event.account_id == Some(account) && told.is_some_and(|told| told.channel == Channel::Inbox)
+        });
+        let id = moved.await.entity_id;
+        let listed: bool =
+            sqlx::query_scalar("SELECT in_inbox FROM notifications WHERE id = $1").bind(id).fetch_one(&node.pool).await.unwrap();
+        assert!(listed);
+    }
+    assert_eq!(node.count("SELECT count(*) FROM notifications WHERE NOT in_inbox").await, 1, "the one that was sent");
+
     // A server that is away for a while.
     let (alice, _) = verified(&node, "alice", "alice@example.org").await;
     server.kill9();
@@ -347,4 +360,26 @@ async fn without_a_mail_server_it_is_said_so_and_everything_else_works() {
     })
     .await;
     assert_eq!(node.count("SELECT count(*) FROM emails").await, 0);
+
+    // What was on its way when e-mail was switched off is given up once nobody can be about to send it.
+    for (title, ago) in [("Eggs", "2 hours"), ("Bread", "1 minute")] {
+        let email = IdSource.next();
+        for statement in [
+            "INSERT INTO emails (id, account_id, kind, status, due_at)
+             SELECT $1, $2, 'notifications', 'due', now() - $4::text::interval WHERE $3::text IS NOT NULL",
+            "INSERT INTO notifications (id, account_id, event_id, event_type, entity_id, title, in_inbox, email_id, occurred_at)
+             SELECT gen_random_uuid(), $2, gen_random_uuid(), 'reminder.fired', gen_random_uuid(), $3::text, false, $1, now()
+             WHERE $4::text IS NOT NULL",
+        ] {
+            sqlx::query(statement).bind(email).bind(alice.0).bind(title).bind(ago).execute(&node.pool).await.unwrap();
+        }
+    }
+    sqlx::query("UPDATE alarms SET wake_at = now() WHERE kind = 'sweep'").execute(&node.pool).await.unwrap();
+    eventually(PATIENCE, "the inbox has the one that is overdue", async || {
+        let inbox = node.ask_as(&ListNotifications::default(), Some(&token), None).await.unwrap();
+        inbox.items.iter().any(|told| told.title == "Eggs").then_some(())
+    })
+    .await;
+    assert_eq!(node.count("SELECT count(*) FROM emails WHERE status = 'failed'").await, 1);
+    assert_eq!(node.count("SELECT count(*) FROM emails WHERE status = 'due'").await, 1);
 }

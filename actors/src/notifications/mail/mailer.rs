@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
-    event,
-    notification::{Channel, Delivered, Failed},
+    AccountId, event,
+    notification::{Channel, Delivered, Failed, Notification},
 };
 use futures_util::{StreamExt as _, future::ready, stream};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::{
     letter::{self, Letterhead, MOST_TOLD, To},
@@ -35,6 +36,8 @@ use crate::{
 const POLL: Duration = Duration::from_secs(5);
 /// How long an e-mail is ours. Longer than sending takes, and what is read and written around it.
 const LEASE: Duration = Duration::from_mins(3);
+/// Why an e-mail is given up when there is no mailer.
+const IS_OFF: &str = "e-mail is switched off on this server";
 /// E-mails taken at once, for each connection.
 const BATCH_PER_CONNECTION: usize = 2;
 
@@ -242,23 +245,15 @@ impl Mailer {
     async fn finish(&self, email: &Leased, why_not: Option<&str>) -> Result<(), sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         if emails::finish(&mut transaction, email, why_not).await? {
-            let told = emails::all_of(&mut transaction, email.id).await?;
-            let events = told
-                .into_iter()
-                .map(|notification| {
-                    let (account, id, channel) = (Some(email.account_id), notification.id, Channel::Email);
-                    match why_not {
-                        None => {
-                            let delivered = Delivered { notification, channel };
-                            NewEvent::new(self.ids, event::NOTIFICATION_DELIVERED, account, id.0, &delivered)
-                        }
-                        Some(reason) => {
-                            let failed = Failed { notification_id: id, channel, reason: reason.to_owned() };
-                            NewEvent::new(self.ids, event::NOTIFICATION_FAILED, account, id.0, &failed)
-                        }
-                    }
-                })
-                .collect();
+            let events = match why_not {
+                None => {
+                    let told = emails::all_of(&mut transaction, email.id).await?;
+                    told.into_iter()
+                        .map(|notification| delivered(self.ids, email.account_id, notification, Channel::Email))
+                        .collect()
+                }
+                Some(reason) => ended_in_vain(&mut transaction, self.ids, email.id, email.account_id, reason).await?,
+            };
             events::record_many(&mut transaction, events).await?;
         }
         transaction.commit().await?;
@@ -273,4 +268,44 @@ impl Mailer {
         emails::try_again(&mut transaction, email, why, after).await?;
         transaction.commit().await
     }
+}
+
+fn delivered(ids: IdSource, account: AccountId, notification: Notification, channel: Channel) -> NewEvent {
+    let id = notification.id;
+    NewEvent::new(ids, event::NOTIFICATION_DELIVERED, Some(account), id.0, &Delivered { notification, channel })
+}
+
+/// An e-mail was given up: what it was to tell waits in the inbox from now on. What is to be told of that.
+async fn ended_in_vain(
+    connection: &mut PgConnection,
+    ids: IdSource,
+    email: Uuid,
+    account: AccountId,
+    reason: &str,
+) -> Result<Vec<NewEvent>, sqlx::Error> {
+    let told = emails::all_of(connection, email).await?;
+    let moved = emails::into_inbox(connection, email).await?;
+    let mut events = Vec::with_capacity(2 * told.len());
+    for notification in told {
+        let failed = Failed { notification_id: notification.id, channel: Channel::Email, reason: reason.to_owned() };
+        events.push(NewEvent::new(ids, event::NOTIFICATION_FAILED, Some(account), notification.id.0, &failed));
+        if moved.contains(&notification.id.0) {
+            events.push(delivered(ids, account, notification, Channel::Inbox));
+        }
+    }
+    Ok(events)
+}
+
+/// While e-mail is off: give up what was to be sent and that nobody sends, up to `limit`; how many were.
+pub(crate) async fn give_up_unsent(pool: &PgPool, ids: IdSource, bell: &Bell, limit: i64) -> Result<u64, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let given_up = emails::give_up_unsent(&mut transaction, IS_OFF, limit).await?;
+    let mut events = Vec::new();
+    for (email, account) in &given_up {
+        events.extend(ended_in_vain(&mut transaction, ids, *email, *account, IS_OFF).await?);
+    }
+    events::record_many(&mut transaction, events).await?;
+    transaction.commit().await?;
+    bell.ring();
+    Ok(given_up.len() as u64)
 }

@@ -204,6 +204,37 @@ pub(crate) async fn finish(connection: &mut PgConnection, email: &Leased, why_no
     Ok(finished.rows_affected() == 1)
 }
 
+/// What an e-mail was to tell waits in the inbox from now on; what was not there before.
+pub(crate) async fn into_inbox(connection: &mut PgConnection, email: Uuid) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("UPDATE notifications SET in_inbox = true WHERE email_id = $1 AND NOT in_inbox RETURNING id")
+        .bind(email)
+        .fetch_all(connection)
+        .await
+}
+
+/// Give up, for this reason, up to `limit` e-mails that should have been taken an hour ago: whoever could send them would
+/// have, in whatever process.
+pub(crate) async fn give_up_unsent(
+    connection: &mut PgConnection,
+    reason: &str,
+    limit: i64,
+) -> Result<Vec<(Uuid, AccountId)>, sqlx::Error> {
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "UPDATE emails SET status = 'failed', last_error = $1, finished_at = now(), lease_until = NULL
+         WHERE id = ANY (
+             ARRAY(SELECT id FROM emails WHERE status = 'due' AND due_at < now() - interval '1 hour'
+                   ORDER BY due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED)
+             || ARRAY(SELECT id FROM emails WHERE status = 'sending' AND lease_until < now() - interval '1 hour'
+                      ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED))
+         RETURNING id, account_id",
+    )
+    .bind(reason)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(id, account)| (id, AccountId(account))).collect())
+}
+
 /// It was not taken and is tried again after this long, by alarm.
 pub(crate) async fn try_again(
     connection: &mut PgConnection,

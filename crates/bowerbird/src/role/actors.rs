@@ -34,6 +34,7 @@ pub(crate) struct Connected {
 /// Work until a signal, or until a part of the tree gives up.
 pub(crate) async fn run(mut settings: Settings) -> Result<(), Failure> {
     // What is missing is said before what is taken.
+    settings.check_links(false)?;
     let url = database_url(&settings)?;
     nats_url(&settings)?;
     let master_key = master_key(&settings)?;

@@ -150,6 +150,7 @@ fn apply(settings: &mut Settings, options: UpOptions) -> Result<(), Failure> {
         }
     }
     settings.check()?;
+    settings.check_links(true)?;
     Ok(())
 }
 
