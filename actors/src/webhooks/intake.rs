@@ -112,7 +112,7 @@ pub(super) async fn take(means: &Means, event: Event) -> Outcome {
         }
         Err(Error::Store(store::Error::Database(error))) if database::is_passing(&error) => {
             warn!(event = %event.id, %error, "an event could not be turned into deliveries; it comes again");
-            Outcome::Retry { after: ASK_AGAIN_AFTER }
+            database::again(&error, ASK_AGAIN_AFTER)
         }
         Err(error) => {
             error!(event = %event.id, %error, "an event could not be turned into deliveries");

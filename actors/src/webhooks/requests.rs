@@ -64,12 +64,16 @@ pub(crate) struct Limits {
     pub(crate) old_secret_for: Duration,
 }
 
-/// The answer to a request that shows a secret, as it is kept for its repeats: with the secret encrypted.
+/// The answer to a request that shows a secret, as it is kept for its repeats: with the secret and the URL, which often
+/// holds one, encrypted.
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    /// Without its URL.
     webhook: Webhook,
     /// Base64.
     secret_sealed: String,
+    /// Base64.
+    url_sealed: String,
 }
 
 impl Requests {
@@ -260,7 +264,11 @@ impl Requests {
         ticket: idempotency::Ticket,
         row: &WebhookRow,
     ) -> Result<Webhook, Problem> {
-        let kept = Kept { webhook: self.view(row)?, secret_sealed: STANDARD.encode(&row.secret_sealed) };
+        let kept = Kept {
+            webhook: Webhook { url: String::new(), ..self.view(row)? },
+            secret_sealed: STANDARD.encode(&row.secret_sealed),
+            url_sealed: STANDARD.encode(&row.url_sealed),
+        };
         let answer = self.with_secret(&kept)?;
         idempotency::finish(&mut transaction, ticket, &kept).await?;
         commit(transaction).await?;
@@ -275,9 +283,11 @@ impl Requests {
     }
 
     fn with_secret(&self, kept: &Kept) -> Result<Webhook, Problem> {
-        let sealed = STANDARD.decode(&kept.secret_sealed).map_err(|_| unsealed(&secret::Error::Open))?;
-        let secret = self.0.seal.open_secret(kept.webhook.id, &sealed).map_err(|error| unsealed(&error))?;
-        Ok(Webhook { secret: Some(secret.text()), ..kept.webhook.clone() })
+        let sealed = |text: &str| STANDARD.decode(text).map_err(|_| unsealed(&secret::Error::Open));
+        let id = kept.webhook.id;
+        let secret = self.0.seal.open_secret(id, &sealed(&kept.secret_sealed)?).map_err(|error| unsealed(&error))?;
+        let url = self.0.seal.open_url(id, &sealed(&kept.url_sealed)?).map_err(|error| unsealed(&error))?;
+        Ok(Webhook { url, secret: Some(secret.text()), ..kept.webhook.clone() })
     }
 
     fn view(&self, row: &WebhookRow) -> Result<Webhook, Problem> {

@@ -9,7 +9,8 @@ use super::Error;
 /// Whether this account has a webhook that is sent anything at all: the cheap question that is asked for every event.
 pub(crate) async fn interested(pool: &PgPool, account: AccountId) -> Result<bool, Error> {
     let interested = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM webhooks WHERE account_id = $1 AND deleted_at IS NULL AND status = 'enabled')",
+        "SELECT EXISTS (SELECT FROM webhooks AS w JOIN accounts AS a ON a.id = w.account_id AND a.disabled_at IS NULL \
+                        WHERE w.account_id = $1 AND w.deleted_at IS NULL AND w.status = 'enabled')",
     )
     .bind(account.0)
     .fetch_one(pool)
@@ -26,7 +27,7 @@ pub(crate) struct Matching {
 }
 
 /// The enabled webhooks of this account that want an event of this type (all of them if it is `for_all`), if they were
-/// enabled when it happened. They are held as they are until the transaction ends.
+/// enabled when it happened, and none if the account is disabled. They are held as they are until the transaction ends.
 pub(crate) async fn matching(
     connection: &mut PgConnection,
     account: AccountId,
@@ -38,8 +39,8 @@ pub(crate) async fn matching(
     let rows: Vec<(uuid::Uuid, bool)> = sqlx::query_as(
         "SELECT w.id, (SELECT count(*) FROM (SELECT FROM webhook_deliveries d WHERE d.webhook_id = w.id \
                  AND d.status IN ('waiting', 'queued', 'sending') LIMIT $6) AS pending) >= $6 \
-         FROM webhooks w WHERE w.account_id = $1 AND w.deleted_at IS NULL AND w.status = 'enabled' AND w.enabled_at <= $5 \
-         AND ($4 OR w.event_types = '{}' OR w.event_types && ARRAY[$2, $3]) ORDER BY w.id FOR SHARE",
+         FROM webhooks w JOIN accounts a ON a.id = w.account_id AND a.disabled_at IS NULL WHERE w.account_id = $1 AND w.deleted_at IS NULL AND w.status = 'enabled' AND w.enabled_at <= $5 \
+         AND ($4 OR w.event_types = '{}' OR w.event_types && ARRAY[$2, $3]) ORDER BY w.id FOR SHARE OF w",
     )
     .bind(account.0)
     .bind(event_type.as_str())

@@ -54,7 +54,7 @@ pub(crate) struct Room {
 }
 
 /// Take messages for this node: the webhook with the least on its way first, then by age. A webhook that fails is sent one
-/// at a time. Claims follow one another, so the bounds hold whoever claims.
+/// at a time, and those of an account that is disabled nothing. Claims follow one another, so the bounds hold whoever claims.
 pub(crate) async fn claim(
     connection: &mut PgConnection,
     node: NodeId,
@@ -76,7 +76,8 @@ pub(crate) async fn claim(
                     CASE WHEN w.failing_since IS NULL THEN $5 ELSE 1 END AS most, \
                     (SELECT count(*) FROM webhook_deliveries s WHERE s.webhook_id = w.id AND s.status = 'sending') AS on_its_way \
              FROM waiting JOIN webhooks w ON w.id = waiting.webhook_id \
-             WHERE w.status = 'enabled' AND w.paused_until IS NULL \
+             JOIN accounts a ON a.id = w.account_id AND a.disabled_at IS NULL \
+             WHERE w.status = 'enabled' AND (w.paused_until IS NULL OR w.paused_until <= now()) \
          ), candidates AS ( \
              SELECT q.id, q.queued_at, ours.is_failing, \
                     ours.on_its_way + row_number() OVER (PARTITION BY ours.id ORDER BY q.queued_at, q.id) AS place \

@@ -68,8 +68,10 @@ pub(crate) async fn settle(
     after: After,
     rules: Rules<'_>,
 ) -> Result<Settled, Error> {
-    if let After::Missed { wait: Some(_), pause } = after {
-        alarms::hold(connection, Kind::WebhookDelivery, claimed.id.0).await?;
+    if let After::Missed { wait, pause } = after {
+        if wait.is_some() {
+            alarms::hold(connection, Kind::WebhookDelivery, claimed.id.0).await?;
+        }
         if pause.is_some() {
             alarms::hold(connection, Kind::WebhookPause, claimed.webhook_id.0).await?;
         }
@@ -117,12 +119,15 @@ async fn note_health(connection: &mut PgConnection, claimed: &Claimed, after: Af
         .bind(claimed.webhook_id.0)
         .execute(&mut *connection)
         .await?;
-    // One that does well is written to once a minute, not with every message.
+    // It is written to once a minute, not with every message. A failure long ago says nothing of the days since, in which
+    // nothing was sent: the count begins anew.
     let update = if after == After::Received {
         "UPDATE webhooks SET failing_since = NULL, last_success_at = now() WHERE id = $1 \
          AND (failing_since IS NOT NULL OR last_success_at IS NULL OR last_success_at < now() - interval '1 minute')"
     } else {
-        "UPDATE webhooks SET failing_since = now() WHERE id = $1 AND failing_since IS NULL"
+        "UPDATE webhooks SET last_failure_at = now(), failing_since = CASE WHEN last_failure_at < now() - interval '1 day' \
+             THEN now() ELSE coalesce(failing_since, now()) END \
+         WHERE id = $1 AND (failing_since IS NULL OR last_failure_at IS NULL OR last_failure_at < now() - interval '1 minute')"
     };
     sqlx::query(update).bind(claimed.webhook_id.0).execute(&mut *connection).await?;
     let row = sqlx::query("SELECT status, failing_since, description, now() AS now FROM webhooks WHERE id = $1")

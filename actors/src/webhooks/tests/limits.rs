@@ -14,9 +14,12 @@ use bowerbird_testkit::{
 use serde_json::json;
 
 use super::world::{PATIENCE, World, answering, by_id};
-use crate::webhooks::{
-    row::Tried,
-    store::{self, After, Room, Rules},
+use crate::{
+    alarms::{self, Kind},
+    webhooks::{
+        row::Tried,
+        store::{self, After, Room, Rules},
+    },
 };
 
 #[tokio::test]
@@ -165,4 +168,81 @@ async fn a_sender_that_lost_its_lease_writes_nothing() {
     assert!(matches!(settle(&second).await, Err(store::Error::Fenced)), "once");
     let tries: i64 = sqlx::query_scalar("SELECT count(*) FROM webhook_attempts").fetch_one(&world.pool).await.unwrap();
     assert_eq!(tries, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_for_an_account_that_is_disabled() {
+    let world = World::new().await;
+    let (node, caller) = (world.node("").await, world.account().await);
+    let receiver = answering(&[200]).await;
+    let webhook = node.create(caller, &receiver.url("/")).await;
+    let queue = "INSERT INTO webhook_deliveries (id, webhook_id, event_type, body, status) \
+                 VALUES (gen_random_uuid(), $1, 'file.available', '{}', 'queued')";
+    world.execute("UPDATE accounts SET disabled_at = now() WHERE id = $1", caller.account_id.0).await;
+    world.execute(queue, webhook.id.0).await;
+    let event = world.happens(&node, caller, FILE_AVAILABLE, &json!({})).await;
+    assert_eq!(node.comes(world.recorded(event).await).await, Outcome::Done);
+    let room = Room { free: 10, free_for_failing: 5, per_webhook: 4 };
+    let mut transaction = world.pool.begin().await.unwrap();
+    let lease = std::time::Duration::from_secs(1);
+    let claimed = store::claim(&mut transaction, NodeId(IdSource.next()), lease, room).await.unwrap();
+    assert!(claimed.is_empty(), "{claimed:?}");
+    transaction.rollback().await.unwrap();
+    assert_eq!(node.deliveries(caller, webhook.id).await.len(), 1, "what happens meanwhile is not sent later");
+    world.execute("UPDATE accounts SET disabled_at = NULL WHERE id = $1", caller.account_id.0).await;
+    eventually(PATIENCE, "what waited is received", async || (!receiver.requests().is_empty()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_last_try_does_not_wait_in_a_circle_with_the_end_of_a_pause() {
+    let world = World::new().await;
+    let caller = world.account().await;
+    let node = world.node("").await;
+    let webhook = node.create(caller, "http://127.0.0.1:9/").await;
+    node.stop().await;
+    for statement in [
+        "INSERT INTO webhook_deliveries (id, webhook_id, event_type, body, status) \
+         VALUES (gen_random_uuid(), $1, 'file.available', '{}', 'queued')",
+        "INSERT INTO alarms (kind, subject_id, due_at, wake_at) VALUES ('webhook_pause', $1, now(), now())",
+    ] {
+        world.execute(statement, webhook.id.0).await;
+    }
+    let room = Room { free: 10, free_for_failing: 5, per_webhook: 4 };
+    let mut transaction = world.pool.begin().await.unwrap();
+    let lease = std::time::Duration::from_mins(1);
+    let claimed = store::claim(&mut transaction, NodeId(IdSource.next()), lease, room).await.unwrap().pop().unwrap();
+    transaction.commit().await.unwrap();
+
+    // The pause is over: its alarm is held, and the webhook is next.
+    let mut waking = world.pool.begin().await.unwrap();
+    assert!(alarms::hold(&mut waking, Kind::WebhookPause, webhook.id.0).await.unwrap());
+    let pool = world.pool.clone();
+    let settling = tokio::task::JoinSet::from_iter([async move {
+        let tried = Tried {
+            started_at: time::OffsetDateTime::UNIX_EPOCH,
+            duration_ms: 1,
+            response_status: Some(503),
+            response_body: None,
+            failure: None,
+        };
+        let rules = Rules { disable_after: std::time::Duration::from_hours(1), origin: "http://127.0.0.1:9" };
+        let after = After::Missed { wait: None, pause: Some(std::time::Duration::from_mins(2)) };
+        let mut transaction = pool.begin().await.unwrap();
+        store::settle(&mut transaction, &claimed, &tried, after, rules).await.unwrap();
+        transaction.commit().await.unwrap();
+    }]);
+    eventually(PATIENCE, "the other waits", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+        (waiting > 0).then_some(())
+    })
+    .await;
+    store::resume(&mut waking, &[webhook.id.0]).await.unwrap();
+    waking.commit().await.unwrap();
+    settling.join_all().await;
+    assert_eq!(world.armed(Kind::WebhookPause).await.len(), 1);
 }
