@@ -202,6 +202,7 @@ mod tests {
              FROM unnest(ARRAY[-31, -29, 1]) AS d",
             "INSERT INTO refresh_tokens (token_hash, family_id, created_at, expires_at)
              SELECT sha256(id::text::bytea), id, now(), now() FROM sessions",
+            "INSERT INTO event_sequences (entity_id, last_sequence, last_recorded_at) SELECT id, 1, now() FROM sessions",
         ] {
             sqlx::query(statement).execute(&pool).await.unwrap();
         }
@@ -210,14 +211,14 @@ mod tests {
         for sweep in janitor.sweeps.iter().chain(&*janitor.sweeps) {
             sweep.sweep().await;
         }
-        let left: (i64, i64, i64, i64) = sqlx::query_as(
+        let left: (i64, i64, i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM processed_events),
-                    (SELECT count(*) FROM sessions), (SELECT count(*) FROM refresh_tokens)",
+                    (SELECT count(*) FROM sessions), (SELECT count(*) FROM refresh_tokens), (SELECT count(*) FROM event_sequences)",
         )
         .fetch_one(&pool)
         .await
         .unwrap();
-        assert_eq!(left, (1, 1, 2, 2));
+        assert_eq!(left, (1, 1, 2, 2, 2));
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! The way out: what is committed in PostgreSQL reaches JetStream. The tables `events` and `outbox` outlive this actor.
 //!
 //! Two loops run as its tasks: the relay (at once when the [`Bell`] rings, else every [`POLL`]) and the watch over the
-//! stream `EVENTS` (a stream that was lost and made again gets everything that it should still hold). The partitions are
-//! looked after when it starts, and then by a sweep. A crash costs nothing: what was not marked is published by the next life, or by another process.
+//! stream `EVENTS` (a stream that was lost and made again gets everything that it should still hold). Partitions are made
+//! when it starts; a sweep makes the next, and drops those that are over. A crash costs nothing: what was not marked is published by the next life, or by another process.
 
 mod relay;
 mod store;
@@ -156,15 +156,6 @@ impl Outbox {
         Ok(queued)
     }
 
-    /// Publish again what happened within the last `seconds`; how many events that are.
-    pub async fn republish_since(&self, seconds: i64) -> Result<u64, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
-        let queued = store::requeue_since(&mut connection, seconds).await?;
-        self.meters.0.outbox_republished.inc_by(queued);
-        self.bell.ring();
-        Ok(queued)
-    }
-
     /// Makes partitions ahead of time, and drops those that are over.
     pub(crate) fn sweep(&self) -> Sweep {
         let outbox = self.clone();
@@ -174,14 +165,12 @@ impl Outbox {
         })
     }
 
-    async fn upkeep(&self) {
-        if let Err(error) = self.keep_partitions().await {
-            warn!(%error, "the partitions of events could not be looked after; events go to the default one until the next try");
-        }
+    async fn keep_partitions(&self) -> Result<(), sqlx::Error> {
+        self.make_partitions().await?;
+        self.drop_partitions().await
     }
 
-    async fn keep_partitions(&self) -> Result<(), sqlx::Error> {
-        // The database's day, as its times are in the rows: a node whose clock is wrong must not drop anybody's history.
+    async fn make_partitions(&self) -> Result<(), sqlx::Error> {
         let today = store::today(&self.pool).await?;
         for ahead in 0..=DAYS_AHEAD {
             let mut transaction = self.pool.begin().await?;
@@ -197,6 +186,12 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    async fn drop_partitions(&self) -> Result<(), sqlx::Error> {
+        // The database's day, as its times are in the rows: a node whose clock is wrong must not drop anybody's history.
+        let today = store::today(&self.pool).await?;
         let Some(first_kept) = today.checked_sub(time::Duration::days(DAYS_KEPT)) else { return Ok(()) };
         for day in store::days_before(&self.pool, first_kept).await? {
             // Before the events go, they are counted for the last time.
@@ -261,7 +256,10 @@ impl Actor for Outbox {
 
     async fn pre_start(&self, myself: ActorRef<Ended>, (): ()) -> Result<OwnedTasks, ActorProcessingErr> {
         let mut tasks = OwnedTasks::default();
-        self.upkeep().await;
+        // Only what a start needs: days that are over are closed and dropped by the sweep, which may take minutes.
+        if let Err(error) = self.make_partitions().await {
+            warn!(%error, "partitions of events could not be made; events go to the default one until the next try");
+        }
         Outbox::run(&myself, &mut tasks, "relay", self.clone().relay());
         Outbox::run(&myself, &mut tasks, "watch", self.clone().watch());
         Ok(tasks)

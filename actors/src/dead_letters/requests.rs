@@ -80,13 +80,12 @@ impl Requests {
     /// Send it back to its consumer.
     pub(super) async fn replay(self, call: Call<ReplayDeadLetter>) -> Result<DeadLetter, Problem> {
         let caller = call.account()?;
-        let mut transaction = self.0.pool.begin().await.map_err(|error| database::problem(&error))?;
-        let kept = store::find_locked(&mut transaction, call.request.id).await.map_err(|error| database::problem(&error))?;
+        // Nothing is held while it is sent, which may take a while.
+        let kept = store::find(&self.0.pool, call.request.id).await.map_err(|error| database::problem(&error))?;
         let kept = kept.ok_or_else(unknown)?;
         self.send_back(&kept).await?;
-        let letter = kept.letter;
-        let letter = store::replayed(&mut transaction, letter.id).await.map_err(|error| database::problem(&error))?;
-        transaction.commit().await.map_err(|error| database::problem(&error))?;
+        let letter = store::replayed(&self.0.pool, kept.letter.id).await.map_err(|error| database::problem(&error))?;
+        let letter = letter.ok_or_else(unknown)?;
         info!(letter = %letter.id, consumer = letter.consumer, by = %caller.account_id, "a dead letter was sent back");
         Ok(letter)
     }
@@ -111,8 +110,7 @@ impl Requests {
     /// Delete it, in the table and in its stream.
     pub(super) async fn delete(self, call: Call<DeleteDeadLetter>) -> Result<Done, Problem> {
         let caller = call.account()?;
-        let mut transaction = self.0.pool.begin().await.map_err(|error| database::problem(&error))?;
-        let kept = store::find_locked(&mut transaction, call.request.id).await.map_err(|error| database::problem(&error))?;
+        let kept = store::find(&self.0.pool, call.request.id).await.map_err(|error| database::problem(&error))?;
         let store::Kept { letter, lies, .. } = kept.ok_or_else(unknown)?;
         let (sequence, stored_at) = lies;
         // There first: a consumer that is made anew would bring it back from there.
@@ -120,8 +118,7 @@ impl Requests {
             warn!(%error, letter = %letter.id, "a dead letter could not be deleted in its stream");
             Problem::unavailable("the message could not be deleted in its stream; try again in a moment", RETRY_AFTER_SECONDS)
         })?;
-        store::delete(&mut transaction, letter.id).await.map_err(|error| database::problem(&error))?;
-        transaction.commit().await.map_err(|error| database::problem(&error))?;
+        store::delete(&self.0.pool, letter.id).await.map_err(|error| database::problem(&error))?;
         info!(letter = %letter.id, consumer = letter.consumer, by = %caller.account_id, "a dead letter was deleted");
         Ok(Done {})
     }

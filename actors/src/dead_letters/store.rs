@@ -1,7 +1,7 @@
 //! The table `dead_letters`.
 
 use bowerbird_nats::{DeadLetterId, dead::Buried, dead_letter::DeadLetter};
-use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow, types::Json};
+use sqlx::{PgPool, Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -93,31 +93,18 @@ pub(super) async fn find(pool: &PgPool, id: DeadLetterId) -> Result<Option<Kept>
     row.as_ref().map(kept).transpose()
 }
 
-/// One letter, held until the transaction ends.
-pub(super) async fn find_locked(connection: &mut PgConnection, id: DeadLetterId) -> Result<Option<Kept>, sqlx::Error> {
-    let row = sqlx::query(concat!(
-        "SELECT ",
-        columns!(),
-        ", headers, payload, buried_sequence, buried_at FROM dead_letters WHERE id = $1 FOR UPDATE"
-    ))
-    .bind(id.0)
-    .fetch_optional(connection)
-    .await?;
-    row.as_ref().map(kept).transpose()
-}
-
-/// It was sent back to its consumer now.
-pub(super) async fn replayed(connection: &mut PgConnection, id: DeadLetterId) -> Result<DeadLetter, sqlx::Error> {
+/// It was sent back to its consumer now. `None` if it is gone.
+pub(super) async fn replayed(pool: &PgPool, id: DeadLetterId) -> Result<Option<DeadLetter>, sqlx::Error> {
     let row = sqlx::query(concat!("UPDATE dead_letters SET replayed_at = now() WHERE id = $1 RETURNING ", columns!()))
         .bind(id.0)
-        .fetch_one(connection)
+        .fetch_optional(pool)
         .await?;
-    letter(&row)
+    row.as_ref().map(letter).transpose()
 }
 
 /// It goes.
-pub(super) async fn delete(connection: &mut PgConnection, id: DeadLetterId) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM dead_letters WHERE id = $1").bind(id.0).execute(connection).await?;
+pub(super) async fn delete(pool: &PgPool, id: DeadLetterId) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM dead_letters WHERE id = $1").bind(id.0).execute(pool).await?;
     Ok(())
 }
 

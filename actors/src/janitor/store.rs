@@ -2,7 +2,8 @@
 
 use sqlx::PgPool;
 
-/// Each with its number, which is in the database, and its name. A row is taken long after nobody can ask for it any more.
+/// Each with its number, which is in the database, and its name. A row is taken long after nobody can ask for it any more,
+/// and of a thing of which nothing can happen any more the count of its events goes with it.
 pub(super) const SWEEPS: &[(u128, &str, &str)] = &[
     (
         1,
@@ -34,15 +35,19 @@ pub(super) const SWEEPS: &[(u128, &str, &str)] = &[
         // With their refresh tokens.
         3,
         "sessions that ended",
-        "DELETE FROM sessions WHERE id = ANY (ARRAY(
-             SELECT id FROM sessions WHERE coalesce(closed_at, expires_at) < now() - interval '30 days' LIMIT $1))",
+        "WITH gone AS MATERIALIZED (
+             SELECT id FROM sessions WHERE coalesce(closed_at, expires_at) < now() - interval '30 days' LIMIT $1
+         ), counts AS (DELETE FROM event_sequences WHERE entity_id IN (SELECT id FROM gone))
+         DELETE FROM sessions WHERE id IN (SELECT id FROM gone)",
     ),
     (
         // Fired for the last time, missed, completed or canceled.
         20,
         "reminders that ended",
-        "DELETE FROM reminders WHERE id = ANY (ARRAY(
-             SELECT id FROM reminders WHERE ended_at < now() - interval '90 days' LIMIT $1))",
+        "WITH gone AS MATERIALIZED (
+             SELECT id FROM reminders WHERE ended_at < now() - interval '90 days' LIMIT $1
+         ), counts AS (DELETE FROM event_sequences WHERE entity_id IN (SELECT id FROM gone))
+         DELETE FROM reminders WHERE id IN (SELECT id FROM gone)",
     ),
     (
         // With their logs.
@@ -61,9 +66,11 @@ pub(super) const SWEEPS: &[(u128, &str, &str)] = &[
     (
         73,
         "deleted webhooks",
-        "DELETE FROM webhooks WHERE id = ANY (ARRAY(
+        "WITH gone AS MATERIALIZED (
              SELECT id FROM webhooks w WHERE deleted_at < now() - interval '10 minutes'
-             AND NOT EXISTS (SELECT FROM webhook_deliveries d WHERE d.webhook_id = w.id) LIMIT $1))",
+             AND NOT EXISTS (SELECT FROM webhook_deliveries d WHERE d.webhook_id = w.id) LIMIT $1
+         ), counts AS (DELETE FROM event_sequences WHERE entity_id IN (SELECT id FROM gone))
+         DELETE FROM webhooks WHERE id IN (SELECT id FROM gone)",
     ),
 ];
 

@@ -28,7 +28,6 @@ use crate::stand::{Heard, PATIENCE, Servers, now};
 
 /// A process that does nothing but relay.
 struct Relay {
-    outbox: Outbox,
     address: Address<bowerbird_actors::outbox::Ended>,
     root: Root,
 }
@@ -37,11 +36,11 @@ async fn relay(servers: &Servers) -> Relay {
     let meters = Meters::register(&Metrics::default());
     let (pool, bus) = (servers.database.pool(), servers.bus().await);
     let outbox = Outbox::new(pool, bus, Bell::default(), meters);
-    let (address, made) = (Address::default(), outbox.clone());
+    let address = Address::default();
     let often = Intensity { restarts: 1000, within: Duration::from_mins(1) };
-    let child = ChildSpec::actor("outbox", &address, move || (made.clone(), ())).tolerated(often);
+    let child = ChildSpec::actor("outbox", &address, move || (outbox.clone(), ())).tolerated(often);
     let root = supervision::start("root", vec![child], Clock::system()).await.unwrap();
-    Relay { outbox, address, root }
+    Relay { address, root }
 }
 
 /// Writes `turns` facts about a few shared things, some of them rolled back, each after a pause at the worst moment.
@@ -179,7 +178,7 @@ async fn publishing_again_within_the_duplicate_window_adds_nothing() {
     let relay = relay(&servers).await;
     let committed = write_with(&servers, 4, 10).await;
     wait_until_empty(&servers.database.pool()).await;
-    let again = relay.outbox.republish_since(3600).await.unwrap();
+    let again = bowerbird_actors::outbox::requeue(&servers.database.pool()).await.unwrap();
     assert_eq!(usize::try_from(again).unwrap(), committed.len());
     wait_until_empty(&servers.database.pool()).await;
     let state = servers.bus().await.stream_state("EVENTS").await.unwrap().unwrap();

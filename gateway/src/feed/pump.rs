@@ -1,7 +1,7 @@
 //! One client: reads its account's events on as they are hinted at, hands on progress, says that it is still there, and
 //! knows when to end.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bowerbird_nats::{
     EventId, StreamState,
@@ -12,7 +12,7 @@ use bowerbird_nats::{
     session::Closed,
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, Stream, StreamExt};
+use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use tokio::{
     sync::mpsc::{Sender, error::SendTimeoutError},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
@@ -54,6 +54,14 @@ pub(super) enum End {
     Slow,
     /// Events cannot be read.
     Unavailable,
+}
+
+/// What is heard of the account.
+struct Ears {
+    /// Its new events.
+    hints: BoxStream<'static, EventId>,
+    /// Progress of what runs.
+    live: BoxStream<'static, Live>,
 }
 
 /// Feeds one client.
@@ -122,15 +130,16 @@ impl Pump {
         let (bus, account) = (self.feed.0.bus.clone(), self.caller.account_id);
         let subscribed =
             timeout(SUBSCRIBE_PATIENCE, async { tokio::join!(bus.listen_events(account), bus.listen_live(account)) }).await;
-        let Ok((Ok(mut hints), Ok(mut live))) = subscribed else { return Err(End::Unavailable) };
+        let Ok((Ok(hints), Ok(live))) = subscribed else { return Err(End::Unavailable) };
+        let ears = &mut Ears { hints: hints.boxed(), live: live.boxed() };
         if self.from_now || self.lost {
             // Asked anew, so that what happened before the client came is not taken for news.
             let state = self.feed.fresh_state().await.ok_or(End::Unavailable)?;
             self.position = Position::end_of(&state);
         }
-        self.send(frame::greeting(self.position)).await?;
+        self.send(ears, frame::greeting(self.position)).await?;
         if self.lost {
-            self.send(frame::reset(self.position)).await?;
+            self.send(ears, frame::reset(self.position)).await?;
         }
         let heartbeat = self.feed.0.heartbeat;
         let mut beats = interval_at(Instant::now() + heartbeat, heartbeat);
@@ -139,7 +148,7 @@ impl Pump {
         let mut look = true;
         loop {
             if look {
-                self.look().await?;
+                self.look(ears).await?;
             }
             look = true;
             let (frames, again) = (self.frames.clone(), self.again);
@@ -148,19 +157,19 @@ impl Pump {
                 () = frames.closed() => return Err(End::Gone),
                 () = shutdown.stopping() => return Err(End::Stopping),
                 () = sleep_until(self.expires) => return Err(End::Expired),
-                hint = hints.next() => {
+                hint = ears.hints.next() => {
                     self.hinted(hint.ok_or(End::Unavailable)?);
-                    self.hinted_too(&mut hints);
+                    self.hinted_too(ears);
                 }
-                told = live.next() => {
+                told = ears.live.next() => {
                     self.tell(&told.ok_or(End::Unavailable)?);
-                    while let Some(Some(told)) = live.next().now_or_never() {
+                    while let Some(Some(told)) = ears.live.next().now_or_never() {
                         self.tell(&told);
                     }
                     look = false;
                 }
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
-                _ = beats.tick() => self.beat().await?,
+                _ = beats.tick() => self.beat(ears).await?,
             }
         }
     }
@@ -172,16 +181,23 @@ impl Pump {
         self.tries = 0;
     }
 
-    fn hinted_too(&mut self, hints: &mut (impl Stream<Item = EventId> + Unpin)) {
-        while let Some(Some(id)) = hints.next().now_or_never() {
+    fn hinted_too(&mut self, ears: &mut Ears) {
+        while let Some(Some(id)) = ears.hints.next().now_or_never() {
             self.hinted(id);
         }
     }
 
+    /// What was said while nobody listened must not pile up: of hints their ids are kept, of progress nothing.
+    fn catch_up_hearing(&mut self, ears: &mut Ears) {
+        self.hinted_too(ears);
+        while let Some(Some(_left_out)) = ears.live.next().now_or_never() {}
+    }
+
     /// Read on until there is nothing more.
-    async fn look(&mut self) -> Result<(), End> {
+    async fn look(&mut self, ears: &mut Ears) -> Result<(), End> {
         self.again = None;
         loop {
+            self.catch_up_hearing(ears);
             if self.feed.0.shutdown.is_stopping() {
                 return Err(End::Stopping);
             }
@@ -193,7 +209,7 @@ impl Pump {
                     self.unread_since = None;
                     self.position = self.position.at(sequence);
                     self.awaited.retain(|awaited| *awaited != event.id);
-                    self.send(frame::event(self.position, &event)).await?;
+                    self.send(ears, frame::event(self.position, &event)).await?;
                     if self.closes_session(&event) {
                         return Err(End::SessionClosed);
                     }
@@ -227,7 +243,7 @@ impl Pump {
     }
 
     /// Say that the stream is still there, and see whether its client and the stream of events still are what they were.
-    async fn beat(&mut self) -> Result<(), End> {
+    async fn beat(&mut self, ears: &mut Ears) -> Result<(), End> {
         if self.feed.0.verifier.verify(self.credential.token()).is_err() {
             return Err(End::Expired);
         }
@@ -238,7 +254,7 @@ impl Pump {
             let state = self.feed.fresh_state().await.ok_or(End::Unavailable)?;
             if !self.position.is_in(&state) {
                 self.position = Position::end_of(&state);
-                self.send(frame::reset(self.position)).await?;
+                self.send(ears, frame::reset(self.position)).await?;
             }
         }
         // A full buffer says as much.
@@ -255,14 +271,22 @@ impl Pump {
         }
     }
 
-    async fn send(&self, frame: Bytes) -> Result<(), End> {
+    /// Waits for a client that does not read, and hears on meanwhile: what is heard would pile up as whole messages.
+    async fn send(&mut self, ears: &mut Ears, frame: Bytes) -> Result<(), End> {
         let (shutdown, patience) = (self.feed.0.shutdown.clone(), self.feed.0.heartbeat * SLOW_AFTER_BEATS);
-        tokio::select! {
-            sent = self.frames.send_timeout(frame, patience) => sent.map_err(|error| match error {
-                SendTimeoutError::Timeout(_) => End::Slow,
-                SendTimeoutError::Closed(_) => End::Gone,
-            }),
-            () = shutdown.stopping() => Err(End::Stopping),
+        let frames = self.frames.clone();
+        let mut sending = pin!(frames.send_timeout(frame, patience));
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent.map_err(|error| match error {
+                    SendTimeoutError::Timeout(_) => End::Slow,
+                    SendTimeoutError::Closed(_) => End::Gone,
+                }),
+                () = shutdown.stopping() => return Err(End::Stopping),
+                hint = ears.hints.next() => self.hinted(hint.ok_or(End::Unavailable)?),
+                told = ears.live.next() => drop(told.ok_or(End::Unavailable)?),
+            }
         }
     }
 
