@@ -17,6 +17,7 @@ mod clock;
 mod guard;
 mod kind;
 mod lane;
+mod rush;
 mod store;
 
 use futures_util::future::BoxFuture;

@@ -22,6 +22,7 @@ pub use self::{
     rebuild::{Rebuilt, rebuild},
 };
 use crate::{
+    alarms::AlarmsAddress,
     desk::Desk,
     metrics::Meters,
     requests::Pool,
@@ -37,8 +38,8 @@ pub(crate) struct Analytics {
 
 impl Analytics {
     /// The area over this database and this bus; nothing runs yet.
-    pub(crate) fn new(pool: PgPool, bus: Bus, meters: Meters, workers: Pool) -> Self {
-        Analytics { requests: Requests { pool: pool.clone() }, workers, folder: Folder::new(pool, bus, meters) }
+    pub(crate) fn new(pool: PgPool, bus: Bus, meters: Meters, alarms: AlarmsAddress, workers: Pool) -> Self {
+        Analytics { requests: Requests { pool: pool.clone() }, workers, folder: Folder::new(pool, bus, meters, alarms) }
     }
 
     /// What runs, in the order in which it starts.

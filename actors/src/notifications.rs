@@ -33,7 +33,7 @@ use self::{
     requests::{Collaborators, Requests},
 };
 use crate::{
-    alarms::Wakes,
+    alarms::{AlarmsAddress, Wakes},
     cursor::Cursors,
     events::Bell,
     janitor::Sweep,
@@ -59,6 +59,7 @@ pub(crate) struct Foundation<'a> {
     pub(crate) bus: Bus,
     pub(crate) ids: IdSource,
     pub(crate) bell: Bell,
+    pub(crate) alarms: AlarmsAddress,
     pub(crate) workers: Pool,
     pub(crate) master_key: &'a [u8; 32],
 }
@@ -74,7 +75,7 @@ pub(crate) struct Notifications {
 impl Notifications {
     /// The area over this foundation; nothing runs yet.
     pub(crate) fn new(foundation: Foundation<'_>) -> Result<Self, SetupError> {
-        let Foundation { settings, pool, bus, ids, bell, workers, master_key } = foundation;
+        let Foundation { settings, pool, bus, ids, bell, alarms, workers, master_key } = foundation;
         let tokens = Tokens::new(master_key);
         let mail = Mail::new(settings, tokens.clone())?;
         let mailer = mail.clone().map(|mail| Mailer {
@@ -97,7 +98,7 @@ impl Notifications {
             keep: settings.notifications.keep.get(),
             most_per_account: i64::from(settings.notifications.max_per_account),
         };
-        Ok(Notifications { requests, workers, inbox: Inbox { pool, bus, ids, bell, limits, mail }, mailer })
+        Ok(Notifications { requests, workers, inbox: Inbox { pool, bus, ids, bell, alarms, limits, mail }, mailer })
     }
 
     /// What runs, in the order in which it starts.

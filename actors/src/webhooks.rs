@@ -137,6 +137,7 @@ impl Webhooks {
             bus,
             ids,
             sender: sender_address.clone(),
+            alarms: alarms.clone(),
             max_pending: i64::from(webhooks.max_pending),
         }));
         let sender = Sender(Arc::new(sender::Means {

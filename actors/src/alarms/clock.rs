@@ -21,6 +21,7 @@ use super::{
     Kind, Wakes,
     guard::Guard,
     lane::Lane,
+    rush::Rush,
     store::due::{self as store, Next},
 };
 use crate::{
@@ -62,13 +63,19 @@ pub struct Pace {
 
 /// Where to say that something was armed which is due soon. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct AlarmsAddress(pub Address<Message>);
+pub struct AlarmsAddress(pub Address<Message>, pub(super) Rush);
 
 impl AlarmsAddress {
     /// Something may be due before the next look. To be called after the commit; a hint, which may be lost.
     pub fn look(&self) {
         // One that is not there looks by itself when it starts.
         let _ = self.0.cast(Message::Look);
+    }
+
+    /// Resolves when this process has not much due at once, after two seconds at the latest. For work that may come a moment
+    /// later than what is due, and takes the same processor and database.
+    pub async fn calm(&self) {
+        self.1.over().await;
     }
 }
 
@@ -181,6 +188,7 @@ impl Alarms {
             bell: self.bell.clone(),
             meters: self.meters.clone(),
             wakes: Arc::clone(wakes),
+            rush: self.address.1.clone(),
         };
         state.tasks.spawn(myself, lane.drain(), move |drained| Message::Drained(kind, drained));
     }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     BATCH, Due, WakeError, Wakes,
+    rush::{Rush, Rushing},
     store::due::{self as store},
 };
 use crate::{database, events::Bell, metrics::Meters, supervision::Panicked};
@@ -37,6 +38,7 @@ pub(super) struct Lane {
     pub(super) bell: Bell,
     pub(super) meters: Meters,
     pub(super) wakes: Arc<dyn Wakes>,
+    pub(super) rush: Rush,
 }
 
 /// A batch was rolled back.
@@ -48,28 +50,46 @@ enum Failure {
 }
 
 impl Lane {
-    /// Until nothing is left that is due, or the database fails; how many were woken.
+    /// Until nothing is left that is due, or the database fails; how many were woken. While there is more than a batch, two
+    /// are worked off side by side.
     pub(super) async fn drain(self) -> usize {
         let mut woken = 0;
+        let mut rushing: Option<Rushing> = None;
         loop {
-            match self.batch(None).await {
-                Ok(taken) => {
-                    woken += taken;
-                    if taken < BATCH {
+            let outcomes = if rushing.is_some() {
+                let (one, other) = tokio::join!(self.batch(None), self.batch(None));
+                vec![one, other]
+            } else {
+                vec![self.batch(None).await]
+            };
+            let mut goes_on = false;
+            for outcome in outcomes {
+                match outcome {
+                    Ok(taken) => {
+                        woken += taken;
+                        if taken == BATCH {
+                            goes_on = true;
+                            rushing.get_or_insert_with(|| self.rush.begin());
+                        }
+                    }
+                    Err(Failure::Database(error)) => {
+                        warn!(kind = %self.wakes.kind(), %error, "alarms cannot be woken; trying again");
                         return woken;
                     }
+                    Err(Failure::Waking { due, error }) => match self.apart(due, error).await {
+                        Ok(taken) => {
+                            woken += taken;
+                            goes_on = true;
+                        }
+                        Err(error) => {
+                            warn!(kind = %self.wakes.kind(), %error, "alarms that failed could not be moved back; trying again");
+                            return woken;
+                        }
+                    },
                 }
-                Err(Failure::Database(error)) => {
-                    warn!(kind = %self.wakes.kind(), %error, "alarms cannot be woken; trying again");
-                    return woken;
-                }
-                Err(Failure::Waking { due, error }) => match self.apart(due, error).await {
-                    Ok(taken) => woken += taken,
-                    Err(error) => {
-                        warn!(kind = %self.wakes.kind(), %error, "alarms that failed could not be moved back; trying again");
-                        return woken;
-                    }
-                },
+            }
+            if !goes_on {
+                return woken;
             }
         }
     }

@@ -24,6 +24,7 @@ use super::{
     store,
 };
 use crate::{
+    alarms::AlarmsAddress,
     database,
     metrics::Meters,
     supervision::{OwnedTasks, Panicked},
@@ -46,6 +47,7 @@ pub struct Folder {
     pool: PgPool,
     bus: Bus,
     meters: Meters,
+    alarms: AlarmsAddress,
 }
 
 /// One of its loops has ended, which none should.
@@ -58,9 +60,9 @@ struct Waiting {
 }
 
 impl Folder {
-    /// A folder over this database and this bus.
-    pub fn new(pool: PgPool, bus: Bus, meters: Meters) -> Self {
-        Folder { pool, bus, meters }
+    /// A folder over this database and this bus. It lets go first what is due.
+    pub fn new(pool: PgPool, bus: Bus, meters: Meters, alarms: AlarmsAddress) -> Self {
+        Folder { pool, bus, meters, alarms }
     }
 
     async fn consume(self, waiting: mpsc::Sender<Waiting>) {
@@ -76,6 +78,8 @@ impl Folder {
         let mut batch = Vec::with_capacity(AT_ONCE);
         let mut failing = false;
         while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
+            // What is due goes first.
+            self.alarms.calm().await;
             let outcome = match fold(&self.pool, batch.iter().map(|waiting| waiting.counted.clone()).collect()).await {
                 Ok(added) => {
                     failing = false;

@@ -34,6 +34,7 @@ use super::{
     telling,
 };
 use crate::{
+    alarms::AlarmsAddress,
     database,
     events::{self, Bell, NewEvent},
     supervision::{OwnedTasks, Panicked},
@@ -63,6 +64,7 @@ pub(crate) struct Inbox {
     pub(crate) bus: Bus,
     pub(crate) ids: IdSource,
     pub(crate) bell: Bell,
+    pub(crate) alarms: AlarmsAddress,
     pub(crate) limits: Limits,
     /// `None` when e-mail is off.
     pub(crate) mail: Option<Mail>,
@@ -170,6 +172,8 @@ impl Inbox {
     async fn work(self, mut in_hand: mpsc::Receiver<InHand>) {
         let mut batch = Vec::with_capacity(BATCH);
         while in_hand.recv_many(&mut batch, BATCH).await > 0 {
+            // What is due goes first.
+            self.alarms.calm().await;
             let (events, outcomes): (Vec<Event>, Vec<_>) =
                 mem::take(&mut batch).into_iter().map(|in_hand| (in_hand.event, in_hand.outcome)).unzip();
             for (outcome, decided) in outcomes.into_iter().zip(self.settle(&events).await) {

@@ -22,6 +22,7 @@ use super::{
     store::{self, Matching},
 };
 use crate::{
+    alarms::AlarmsAddress,
     database, events,
     supervision::{Address, OwnedTasks, Panicked},
 };
@@ -45,6 +46,7 @@ pub(crate) struct Means {
     pub(crate) bus: Bus,
     pub(crate) ids: IdSource,
     pub(crate) sender: Address<sender::Message>,
+    pub(crate) alarms: AlarmsAddress,
     /// Messages that may wait for one webhook.
     pub(crate) max_pending: i64,
 }
@@ -103,6 +105,8 @@ enum Error {
 
 pub(super) async fn take(means: &Means, event: Event) -> Outcome {
     let Some(account) = event.account_id else { return Outcome::Done };
+    // What is due goes first.
+    means.alarms.calm().await;
     match deliveries_of(means, account, &event).await {
         Ok(0) => Outcome::Done,
         Ok(_) => {

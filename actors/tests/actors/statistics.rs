@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bowerbird_actors::{
+    alarms::AlarmsAddress,
     analytics::{Ended, Folder, Rebuilt, rebuild},
     metrics::Meters,
     supervision::{self, Address, ChildSpec, Intensity, Root},
@@ -32,7 +33,12 @@ struct Counting {
 }
 
 async fn counting(servers: &Servers) -> Counting {
-    let folder = Folder::new(servers.database.pool(), servers.bus().await, Meters::register(&Metrics::default()));
+    let folder = Folder::new(
+        servers.database.pool(),
+        servers.bus().await,
+        Meters::register(&Metrics::default()),
+        AlarmsAddress::default(),
+    );
     let address = Address::default();
     let often = Intensity { restarts: 1000, within: Duration::from_mins(1) };
     let child = ChildSpec::actor("folder", &address, move || (folder.clone(), ())).tolerated(often);
