@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     life::{Happened, MakeUp},
-    row::Corrupt,
+    row::{Corrupt, Row},
     store,
 };
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
     metrics::{Meters, ReminderResult},
 };
 
-/// The database ends a transaction that it hears nothing of for seconds.
-const STILL_AT_IT_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+/// How long reckoning what passed may take in one transaction: PostgreSQL ends one that stands still, and others are due.
+const RECKONING: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Fires reminders.
 #[derive(Clone)]
@@ -79,21 +79,24 @@ impl Waking {
         let mut armed: Vec<(Uuid, OffsetDateTime)> = Vec::new();
         let mut told: Vec<NewEvent> = Vec::new();
         let mut results: Vec<&'static str> = Vec::new();
-        let mut heard_of = Instant::now();
+        // After an outage, counting the occurrences that passed takes the time; who needs none of that goes first.
+        let is_long = |row: &Row| row.timing.rrule.is_some() && row.next_fire_at.is_some_and(|due| now - due >= Duration::MINUTE);
+        rows.sort_by_key(is_long);
+        let began = Instant::now();
         for row in &mut rows {
-            let happened = row.wake(now, MakeUp::of(&disabled, row.account_id, self.catch_up), void.contains(&row.id))?;
-            results.extend(happened.iter().filter_map(result));
-            told.extend(happened.iter().map(|happened| row.tell(self.ids, happened)));
-            // One that repeats, or that is not due: its row says so, and the row is right.
+            if !is_long(row) || began.elapsed() < RECKONING {
+                let happened = row.wake(now, MakeUp::of(&disabled, row.account_id, self.catch_up), void.contains(&row.id))?;
+                results.extend(happened.iter().filter_map(result));
+                told.extend(happened.iter().map(|happened| row.tell(self.ids, happened)));
+            }
+            // One that repeats, that is not due, or for which there was no time and which is next: its row says so, and
+            // the row is right.
             if let (Status::Scheduled, Some(at)) = (row.status, row.next_fire_at) {
                 armed.push((row.id.0, at));
             }
-            // A thousand that repeat are seconds of searching in the worst case. Others of this thread come in between, and
-            // the database sees that this transaction goes on.
-            tokio::task::yield_now().await;
-            if heard_of.elapsed() > STILL_AT_IT_EVERY {
-                store::now(connection).await?;
-                heard_of = Instant::now();
+            if is_long(row) {
+                // Others of this thread come in between.
+                tokio::task::yield_now().await;
             }
         }
         store::progress(connection, &rows).await?;
