@@ -131,6 +131,12 @@ impl Cluster {
         let http = Http::new(self.api.to_string());
         let account = json!({"account_name": name, "password": "a password of the cluster tests"});
         http.post("/v1/auth/register", &account).await?.expect(201)?;
+        self.login(name).await
+    }
+
+    /// An account that there is, logged in again: access tokens live for minutes.
+    pub async fn login(&self, name: &str) -> Result<Http> {
+        let http = Http::new(self.api.to_string());
         let login = json!({"login": name, "password": "a password of the cluster tests"});
         let pair = http.post("/v1/auth/login", &login).await?.expect(200)?;
         Ok(http.with_token(text(&pair, "access_token")))

@@ -63,12 +63,13 @@ async fn a_worker_stopped_past_its_lease_changes_nothing() -> Result<()> {
     let source = RangedServer::start(content.clone(), options).await;
     let settings = [("LEASES__DURATION", "1s"), ("DOWNLOADS__MAX_CONNECTIONS", "2"), ("GATEWAY__REQUEST_TIMEOUT", "2s")];
     let cluster = Box::pin(Cluster::start(2, &settings)).await?;
-    let http = cluster.account("ada").await?;
+    cluster.account("ada").await?;
 
     let rounds = if proving() { 100 } else { 3 };
     for round in 0..rounds {
         let path = format!("/{round}");
         source.put(&path, content.clone());
+        let http = cluster.login("ada").await?;
         let url = source.url_of(&path);
         let download = http.post("/v1/downloads", &json!({"url": url})).await?.expect(202)?;
         let id = text(&download, "id").to_owned();
