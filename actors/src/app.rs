@@ -191,6 +191,29 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         own_listeners: &parts.own_listeners,
     })?;
 
+    // Comparing takes as long as the bucket is large, so few may wait for it.
+    let comparing = Limits { workers: 2, queue: 8, per_account: 2 };
+    let ingest = Ingest::new(ingest::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bus: bus.clone(),
+        bucket: parts.bucket.clone(),
+        bell: bell.clone(),
+        meters: meters.clone(),
+        workers: Pool::new("sweep", comparing, meters.clone(), bell.clone()),
+        purger: files.purger(),
+    })?;
+    let uploads = Uploads::new(uploads::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bucket: parts.bucket.clone(),
+        ids,
+        workers: workers("upload"),
+        purger: files.purger(),
+        landing: ingest.landing(),
+        master_key: &parts.master_key,
+    });
+
     let analytics = Analytics::new(pool.clone(), bus.clone(), meters.clone(), alarms_address.clone(), workers("statistics"));
     let dead_letters =
         DeadLetters::new(pool.clone(), bus.clone(), ids, meters.clone(), workers("dead_letter"), &parts.master_key);

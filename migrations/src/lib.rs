@@ -30,6 +30,7 @@ const FILES: &[(&str, &str)] = files![
     "0007_webhooks",
     "0008_dead_letters",
     "0009_statistics",
+    "0010_uploads",
     "0012_review",
 ];
 
