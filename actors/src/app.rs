@@ -21,7 +21,7 @@ use crate::{
     dead_letters::DeadLetters,
     downloads::{self, Downloads, Foundation},
     events::Bell,
-    files::Files,
+    files::{self, Files},
     ingest::{self, Ingest},
     janitor::Janitor,
     keyring::{self, Keyring},
@@ -159,21 +159,24 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         pool.clone(),
         clock.clone(),
         ids,
-        hashing,
+        hashing.clone(),
         keyring.signer(),
         parts.verifier.clone(),
         session_workers.clone(),
     );
 
-    let files = Files::new(
-        &settings,
-        pool.clone(),
-        parts.bucket.clone(),
-        bell.clone(),
-        meters.clone(),
-        workers("file"),
-        &parts.master_key,
-    );
+    let files = Files::new(files::Foundation {
+        settings: &settings,
+        pool: pool.clone(),
+        bucket: parts.bucket.clone(),
+        bell: bell.clone(),
+        meters: meters.clone(),
+        workers: workers("file"),
+        alarms: alarms_address.clone(),
+        hashing,
+        clock: clock.clone(),
+        master_key: &parts.master_key,
+    });
     let downloads = Downloads::new(Foundation {
         settings: &settings,
         pool: pool.clone(),
@@ -260,12 +263,13 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
 
     let mut sweeps = vec![outbox.sweep(), downloads.sweep(), reminders.sweep(), ingest.sweep()];
     sweeps.extend(notifications.sweeps());
-    let janitor = Janitor::new(pool.clone(), sweeps);
+    sweeps.extend(files.sweeps());
+    let janitor = Janitor::new(pool.clone(), sweeps, meters.clone());
+    let sweep_workers = workers("sweep");
     let keyring_address = Address::default();
     // What is woken when its time has come: one for each kind of alarm.
     let mut wakes = vec![
         Keyring::wakes(&keyring_address),
-        files.wakes(),
         downloads.wakes(),
         ingest.wakes(),
         reminders.wakes(),
@@ -273,9 +277,10 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         janitor.wakes(),
     ];
     wakes.extend(webhooks.wakes());
+    wakes.extend(files.wakes());
     let pace = Pace { horizon: settings.alarms.horizon.get(), poll: settings.alarms.poll.get() };
     let alarms = Alarms::new(pool.clone(), bus.clone(), bell.clone(), meters.clone(), wakes, pace, alarms_address);
-    let janitor_address = janitor.address().clone();
+    let (janitor_address, of_janitor) = (janitor.address().clone(), janitor.clone());
 
     let children = vec![
         ChildSpec::actor("connections", &Address::default(), move || (connections.clone(), ())),
@@ -292,6 +297,7 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         area("analytics", &clock, analytics.children(&clock)),
         area("dead_letters", &clock, dead_letters.children(&clock)),
         area("notifications", &clock, notifications.children(&clock)),
+        area("sweeps", &clock, vec![sweep_workers.child(&clock)]),
         ChildSpec::actor("janitor", &janitor_address, move || (janitor.clone(), ())),
         alarms.child(),
     ];
@@ -310,6 +316,7 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
     let service = analytics.endpoints(service);
     let service = dead_letters.endpoints(service);
     let service = notifications.endpoints(service);
+    let service = of_janitor.endpoints(service, &sweep_workers);
     match service.start(answering.clone()).await {
         Ok(service) => Ok(Actors { root, service, answering }),
         Err(error) => {
@@ -340,8 +347,13 @@ impl Actors {
 
 /// What tokens name as their issuer. Whoever makes the verifier must say the same.
 pub fn issuer(settings: &Settings) -> String {
-    let public_url = settings.gateway.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-    settings.auth.issuer.clone().or(public_url).unwrap_or_else(|| format!("http://{}", settings.gateway.listen))
+    settings.auth.issuer.clone().unwrap_or_else(|| public_url(settings))
+}
+
+/// Where people reach the gateway, without a slash at the end.
+pub(crate) fn public_url(settings: &Settings) -> String {
+    let url = settings.gateway.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+    url.unwrap_or_else(|| format!("http://{}", settings.gateway.listen))
 }
 
 fn area(name: &str, clock: &Clock, children: Vec<ChildSpec>) -> ChildSpec {

@@ -35,27 +35,36 @@ impl Cursors {
 
     /// The cursor of what comes after this item.
     pub(crate) fn after(&self, list: &List<'_>, last: Uuid) -> String {
+        self.after_value(list, last, "")
+    }
+
+    /// The cursor of what comes after this item in a list that is ordered by something else than ids: with that of this item.
+    pub(crate) fn after_value(&self, list: &List<'_>, last: Uuid, value: &str) -> String {
         let mut bytes = last.as_bytes().to_vec();
-        bytes.extend(self.code(list, last));
+        bytes.extend(self.code(list, last, value));
+        bytes.extend(value.as_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// The item that a cursor of this list names.
     pub(crate) fn read(&self, list: &List<'_>, cursor: &str) -> Result<Uuid, Problem> {
-        let refused = || {
-            Problem::new(
-                Code::InvalidCursor,
-                "use next_cursor of a page as it is, with the same filters, or leave it away to begin anew",
-            )
-        };
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
-        let (id, code) = bytes.split_at_checked(16).ok_or_else(refused)?;
-        let id = Uuid::from_slice(id).map_err(|_| refused())?;
-        aws_lc_rs::constant_time::verify_slices_are_equal(&self.code(list, id), code).map_err(|_| refused())?;
-        Ok(id)
+        match self.read_value(list, cursor)? {
+            (id, value) if value.is_empty() => Ok(id),
+            _ => Err(refused()),
+        }
     }
 
-    fn code(&self, list: &List<'_>, id: Uuid) -> Vec<u8> {
+    /// The item that a cursor of this list names, and what it is ordered by.
+    pub(crate) fn read_value(&self, list: &List<'_>, cursor: &str) -> Result<(Uuid, String), Problem> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
+        let (id, rest) = bytes.split_at_checked(16).ok_or_else(refused)?;
+        let (code, value) = rest.split_at_checked(CODE_BYTES).ok_or_else(refused)?;
+        let (id, value) = (Uuid::from_slice(id).map_err(|_| refused())?, std::str::from_utf8(value).map_err(|_| refused())?);
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.code(list, id, value), code).map_err(|_| refused())?;
+        Ok((id, value.to_owned()))
+    }
+
+    fn code(&self, list: &List<'_>, id: Uuid, value: &str) -> Vec<u8> {
         let mut context = hmac::Context::with_key(&self.0);
         let mut field = |bytes: &[u8]| {
             context.update(&(bytes.len() as u64).to_be_bytes());
@@ -64,12 +73,17 @@ impl Cursors {
         field(list.name.as_bytes());
         field(list.account.0.as_bytes());
         field(id.as_bytes());
+        field(value.as_bytes());
         for filter in list.filters {
             field(if filter.is_some() { b"1" } else { b"0" });
             field(filter.unwrap_or_default().as_bytes());
         }
         context.sign().as_ref()[..CODE_BYTES].to_vec()
     }
+}
+
+fn refused() -> Problem {
+    Problem::new(Code::InvalidCursor, "use next_cursor of a page as it is, with the same filters, or leave it away to begin anew")
 }
 
 /// A key for one purpose, made of the master key.

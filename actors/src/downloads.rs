@@ -135,6 +135,7 @@ impl Downloads {
             client,
             dispatcher: dispatcher_address.clone(),
             purger,
+            trash_grace: settings.files.trash_grace.get(),
             limits: Limits {
                 max_attempts: downloads.max_attempts,
                 max_unfinished_per_account: downloads.max_unfinished_per_account,

@@ -7,6 +7,11 @@ mod store;
 
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
+use bowerbird_nats::{
+    Problem,
+    answer::{Call, ServiceBuilder},
+    sweep::{ListSweeps, RunSweep, Sweeps, Swept},
+};
 use futures_util::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sqlx::{PgConnection, PgPool};
@@ -16,6 +21,10 @@ use uuid::Uuid;
 use self::store::SWEEPS;
 use crate::{
     alarms::{self, Due, Kind, WakeError, Wakes},
+    database,
+    desk::Desk,
+    metrics::{Meters, SweepName, SweepResult},
+    requests::Pool,
     supervision::{Address, OwnedTasks, Panicked},
 };
 
@@ -50,21 +59,32 @@ impl Sweep {
         Sweep { id: Uuid::from_u128(number), name, every, run: Arc::new(move || Box::pin(run())) }
     }
 
-    async fn sweep(&self) {
+    /// Until nothing is left, or it fails; what it took.
+    async fn sweep(&self, meters: &Meters) -> Result<u64, sqlx::Error> {
         let mut rows = 0;
-        loop {
+        let outcome = loop {
             match (self.run)().await {
-                Ok(0) => break,
+                Ok(0) => break Ok(rows),
                 Ok(swept) => rows += swept,
                 Err(error) => {
                     warn!(sweep = self.name, %error, "a sweep failed; it goes on the next time");
-                    break;
+                    break Err(error);
                 }
             }
-        }
+        };
+        let sweep = self.slug();
+        meters.0.sweep_rows.get_or_create(&SweepName { sweep: sweep.clone() }).inc_by(rows);
+        let result = if outcome.is_ok() { "ok" } else { "failed" };
+        meters.0.sweep_runs.get_or_create(&SweepResult { sweep, result }).inc();
         if rows > 0 {
             info!(sweep = self.name, rows, "swept");
         }
+        outcome
+    }
+
+    /// Its name as part of a path.
+    fn slug(&self) -> String {
+        self.name.replace(' ', "-")
     }
 }
 
@@ -73,6 +93,7 @@ impl Sweep {
 pub(crate) struct Janitor {
     pool: PgPool,
     sweeps: Arc<[Sweep]>,
+    meters: Meters,
     address: Address<Message>,
 }
 
@@ -93,7 +114,7 @@ pub(crate) struct State {
 
 impl Janitor {
     /// A janitor for this database, with the sweeps of areas that have more to do than to delete rows by their age.
-    pub(crate) fn new(pool: PgPool, others: Vec<Sweep>) -> Self {
+    pub(crate) fn new(pool: PgPool, others: Vec<Sweep>, meters: Meters) -> Self {
         let rows = SWEEPS.iter().map(|(number, name, statement)| {
             let pool = pool.clone();
             Sweep::new(*number, name, EVERY, move || {
@@ -102,7 +123,7 @@ impl Janitor {
             })
         });
         let sweeps = rows.chain(others).collect();
-        Janitor { pool, sweeps, address: Address::default() }
+        Janitor { pool, sweeps, meters, address: Address::default() }
     }
 
     /// Where it lives.
@@ -122,6 +143,39 @@ impl Janitor {
             alarms::arm_first(&mut connection, Kind::Sweep, sweep.id, Duration::ZERO).await?;
         }
         Ok(())
+    }
+
+    /// Add what is asked about sweeps.
+    pub(crate) fn endpoints(&self, service: ServiceBuilder, workers: &Pool) -> ServiceBuilder {
+        let limit = workers.endpoint_limit();
+        let with = |operation| Desk::new(self.clone(), workers.clone(), operation);
+        let (list, run) = (with("sweep.list"), with("sweep.run"));
+        service
+            .endpoint(limit, move |call: Call<ListSweeps>| list.clone().serve(call, Janitor::list))
+            .endpoint(limit, move |call: Call<RunSweep>| run.clone().serve(call, Janitor::run))
+    }
+
+    /// Which sweeps there are.
+    #[expect(clippy::unused_async, reason = "answered like every other request")]
+    async fn list(self, _: Call<ListSweeps>) -> Result<Sweeps, Problem> {
+        let mut items: Vec<_> = self
+            .sweeps
+            .iter()
+            .map(|sweep| bowerbird_nats::sweep::Sweep {
+                name: sweep.slug(),
+                every_seconds: i64::try_from(sweep.every.as_secs()).unwrap_or(i64::MAX),
+            })
+            .collect();
+        items.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(Sweeps { items })
+    }
+
+    /// Have a sweep come around now, beside its turns.
+    async fn run(self, call: Call<RunSweep>) -> Result<Swept, Problem> {
+        let name = call.request.name;
+        let sweep = self.sweeps.iter().find(|sweep| sweep.slug() == name).ok_or_else(|| Problem::not_found("sweep"))?;
+        let rows = sweep.sweep(&self.meters).await.map_err(|error| database::problem(&error))?;
+        Ok(Swept { name, rows: i64::try_from(rows).unwrap_or(i64::MAX) })
     }
 
     fn find(&self, id: Uuid) -> Option<&Sweep> {
@@ -164,8 +218,10 @@ impl Actor for Janitor {
             Message::Sweep(due) => {
                 for sweep in due.into_iter().filter_map(|id| self.find(id)) {
                     if state.running.insert(sweep.id) {
-                        let (id, sweep) = (sweep.id, sweep.clone());
-                        state.tasks.spawn(&myself, async move { sweep.sweep().await }, move |ended| Message::Swept(id, ended));
+                        let (id, sweep, meters) = (sweep.id, sweep.clone(), self.meters.clone());
+                        // What failed is in the log, and goes on the next time.
+                        let work = async move { sweep.sweep(&meters).await.map_or((), |_| ()) };
+                        state.tasks.spawn(&myself, work, move |ended| Message::Swept(id, ended));
                     }
                 }
             }
@@ -206,10 +262,10 @@ mod tests {
         ] {
             sqlx::query(statement).execute(&pool).await.unwrap();
         }
-        let janitor = Janitor::new(pool.clone(), Vec::new());
+        let janitor = Janitor::new(pool.clone(), Vec::new(), Meters::register(&bowerbird_lifecycle::Metrics::default()));
         // Twice: the second finds nothing to do.
         for sweep in janitor.sweeps.iter().chain(&*janitor.sweeps) {
-            sweep.sweep().await;
+            sweep.sweep(&janitor.meters).await.unwrap();
         }
         let left: (i64, i64, i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM processed_events),
@@ -226,7 +282,8 @@ mod tests {
         let database = TestDatabase::new().await;
         let pool = database.pool();
         let hourly = Sweep::new(0xff, "nothing", Duration::from_hours(1), || async { Ok(0) });
-        let janitor = Janitor::new(pool.clone(), vec![hourly.clone()]);
+        let janitor =
+            Janitor::new(pool.clone(), vec![hourly.clone()], Meters::register(&bowerbird_lifecycle::Metrics::default()));
         janitor.arm().await.unwrap();
         let armed = async || -> Vec<(Uuid, OffsetDateTime, i64)> {
             sqlx::query_as("SELECT subject_id, due_at, version FROM alarms WHERE kind = 'sweep' ORDER BY subject_id")

@@ -51,6 +51,22 @@ pub(crate) struct Consumer {
     pub(crate) consumer: String,
 }
 
+/// A sweep.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SweepName {
+    /// `shares-that-ended`.
+    pub(crate) sweep: String,
+}
+
+/// A sweep and how it went.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SweepResult {
+    /// `shares-that-ended`.
+    pub(crate) sweep: String,
+    /// `ok` or `failed`.
+    pub(crate) result: &'static str,
+}
+
 /// How a try of a download or of a message ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct TryResult {
@@ -105,6 +121,8 @@ pub(crate) struct Inner {
     pub(crate) alarm_horizon_seconds: Gauge,
     pub(crate) alarm_buckets_armed: Counter,
     pub(crate) reminders_due: Family<ReminderResult, Counter>,
+    pub(crate) sweep_rows: Family<SweepName, Counter>,
+    pub(crate) sweep_runs: Family<SweepResult, Counter>,
     pub(crate) webhooks_sending: Gauge,
     pub(crate) webhook_tries: Family<TryResult, Counter>,
     pub(crate) webhooks_disabled: Counter,
@@ -150,6 +168,8 @@ impl Meters {
             alarm_horizon_seconds: Gauge::default(),
             alarm_buckets_armed: Counter::default(),
             reminders_due: Family::default(),
+            sweep_rows: Family::default(),
+            sweep_runs: Family::default(),
             webhooks_sending: Gauge::default(),
             webhook_tries: Family::default(),
             webhooks_disabled: Counter::default(),
@@ -180,6 +200,8 @@ impl Meters {
                 inner.alarm_horizon_seconds.clone(),
             );
             registry.register("alarm_buckets_armed", "Schedules that this process had stored", inner.alarm_buckets_armed.clone());
+            registry.register("sweep_rows", "What each sweep took", inner.sweep_rows.clone());
+            registry.register("sweep_runs", "Rounds of each sweep by how they went", inner.sweep_runs.clone());
             registry.register("actor_requests", "Requests by operation and result", inner.requests.clone());
             registry.register("actor_request_seconds", "Time of a request from intake to answer", inner.request_seconds.clone());
             registry.register("actor_requests_waiting", "Requests taken in and not answered", inner.requests_waiting.clone());

@@ -153,6 +153,7 @@ pub struct Downloads {
 #[serde(deny_unknown_fields)]
 pub struct Files {
     pub trash_grace: Span,
+    pub keep_versions: Span,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

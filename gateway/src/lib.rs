@@ -37,8 +37,8 @@ use self::{
     actors::Actors,
     api::{
         account::AccountApi, admin::AdminApi, auth::AuthApi, content::Content, downloads::DownloadsApi, events::EventsApi,
-        files::FilesApi, keys::KeysApi, notifications::NotificationsApi, reminders::RemindersApi, statistics::StatisticsApi,
-        uploads::UploadsApi, webhooks::WebhooksApi,
+        files::FilesApi, folders::FoldersApi, keys::KeysApi, notifications::NotificationsApi, reminders::RemindersApi,
+        shares::SharesApi, statistics::StatisticsApi, trash::TrashApi, uploads::UploadsApi, webhooks::WebhooksApi,
     },
     feed::Feed,
     guard::Guarded,
@@ -106,6 +106,9 @@ type Api = (
     DownloadsApi,
     FilesApi,
     UploadsApi,
+    FoldersApi,
+    TrashApi,
+    SharesApi,
     RemindersApi,
     NotificationsApi,
     EventsApi,
@@ -149,8 +152,11 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
         AuthApi { actors: actors.clone() },
         AccountApi { actors: actors.clone() },
         DownloadsApi { actors: actors.clone(), content: content.clone() },
-        FilesApi { actors: actors.clone(), content },
+        FilesApi { actors: actors.clone(), content: content.clone() },
         UploadsApi { actors: actors.clone() },
+        FoldersApi { actors: actors.clone(), content: content.clone() },
+        TrashApi { actors: actors.clone() },
+        SharesApi { actors: actors.clone() },
         RemindersApi { actors: actors.clone() },
         NotificationsApi { actors: actors.clone() },
         EventsApi { feed },
@@ -159,8 +165,9 @@ pub async fn serve(parts: Parts, api: TcpListener, operations: TcpListener) -> R
         AdminApi { actors },
         KeysApi { verifier: verifier.clone() },
     );
-    let routes = pages::links::add(pages::add(Route::new(), openapi_document().map_err(Error::Document)?)?, &for_links)
-        .nest("/", Entrance(service(Guarded::new(operations_api, verifier)).into_endpoint()));
+    let routes = pages::links::add(pages::add(Route::new(), openapi_document().map_err(Error::Document)?)?, &for_links);
+    let routes =
+        pages::shares::add(routes, &content).nest("/", Entrance(service(Guarded::new(operations_api, verifier)).into_endpoint()));
     let patience = gateway.read_timeout.get();
     let body = BodyBounds { limit_bytes: gateway.body_limit.as_usize(), patience };
     let secure = gateway.public_url.as_ref().is_some_and(|url| url.scheme() == "https");

@@ -2,6 +2,7 @@
 //! `/docs/problems`, where the `type` of every problem leads.
 
 pub(crate) mod links;
+pub(crate) mod shares;
 
 use std::fmt::Write;
 

@@ -118,7 +118,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 /// Read a body, never more of it than allowed.
-async fn read(body: Body, announced: Option<u64>, bounds: BodyBounds) -> Result<Bytes, Problem> {
+pub(crate) async fn read(body: Body, announced: Option<u64>, bounds: BodyBounds) -> Result<Bytes, Problem> {
     let limit = bounds.limit_bytes;
     let too_large = || Problem::new(Code::BodyTooLarge, format!("the body is larger than the {limit} bytes that are allowed"));
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {

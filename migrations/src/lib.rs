@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = files![
     "0008_dead_letters",
     "0009_statistics",
     "0010_uploads",
+    "0011_drive",
     "0012_review",
 ];
 
@@ -72,6 +73,13 @@ pub enum Error {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// An extension of PostgreSQL is missing, or may not be made by this role.
+    #[error(
+        "the database needs the extensions pg_trgm and btree_gin, which are part of PostgreSQL's contrib modules, and they cannot \
+         be made: {0}; install the contrib package of your PostgreSQL if it is missing, have a superuser run `CREATE EXTENSION \
+         pg_trgm; CREATE EXTENSION btree_gin;` in this database if its role may not, then start again"
+    )]
+    Extension(#[source] sqlx::Error),
     /// The database cannot be reached or refuses to work.
     #[error("the database cannot be migrated: {0}")]
     Database(#[from] sqlx::Error),
@@ -131,10 +139,18 @@ fn explain(error: MigrateError, newest_applied: Option<i64>) -> Error {
             _ => Error::Different(missing),
         },
         MigrateError::VersionMismatch(version) => Error::Different(version),
+        MigrateError::ExecuteMigration(source, _) if is_about_an_extension(&source) => Error::Extension(source),
         MigrateError::ExecuteMigration(source, version) => Error::Failed { version, source },
         MigrateError::Execute(source) => Error::Database(source),
         other => Error::Other(other),
     }
+}
+
+/// Not on the server's disk (`undefined_file`, `feature_not_supported`), or not this role's to make.
+fn is_about_an_extension(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.message().contains("extension") && error.code().is_some_and(|code| matches!(&*code, "42501" | "58P01" | "0A000"))
+    })
 }
 
 fn is_lock_timeout(error: &sqlx::Error) -> bool {

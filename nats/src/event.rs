@@ -101,6 +101,16 @@ event_types! {
     DOWNLOAD_CANCELED = "download.canceled";
     /// A file can be read. Body: `file::Available`.
     FILE_AVAILABLE = "file.available";
+    /// A file has another name or lies in another folder. Body: `file::Renamed`.
+    FILE_RENAMED = "file.renamed";
+    /// A file was changed: tags, description, expiry, or its content was replaced. Body: `file::Changed`.
+    FILE_UPDATED = "file.updated";
+    /// A file was moved to the trash. Body: `file::Changed`.
+    FILE_TRASHED = "file.trashed";
+    /// The time of a file is over; it moves to the trash. Body: `file::Changed`.
+    FILE_EXPIRED = "file.expired";
+    /// A file was taken out of the trash. Body: `file::Changed`.
+    FILE_RESTORED = "file.restored";
     /// A file is gone, its object too. Body: `file::Purged`.
     FILE_PURGED = "file.purged";
     /// A file was put into quarantine: it is kept, and nobody gets its content. Body: `file::Quarantined`.
@@ -119,6 +129,22 @@ event_types! {
     UPLOAD_ABORTED = "upload.aborted";
     /// Nothing arrived for an upload in time. Body: `upload::Changed`.
     UPLOAD_EXPIRED = "upload.expired";
+    /// A folder was made by its owner. Body: `folder::Changed`.
+    FOLDER_CREATED = "folder.created";
+    /// A folder, with everything in it, has another name or lies in another folder. Body: `folder::Renamed`.
+    FOLDER_RENAMED = "folder.renamed";
+    /// A folder was moved to the trash with everything in it. Body: `folder::Trashed`.
+    FOLDER_TRASHED = "folder.trashed";
+    /// A folder was taken out of the trash with everything that went there with it. Body: `folder::Changed`.
+    FOLDER_RESTORED = "folder.restored";
+    /// A file or a folder was shared. Body: `share::Changed`.
+    SHARE_CREATED = "share.created";
+    /// Somebody fetched the content behind a link. Body: `share::Opened`.
+    SHARE_OPENED = "share.opened";
+    /// Its owner ended a share. Body: `share::Changed`.
+    SHARE_REVOKED = "share.revoked";
+    /// The time of a share is over. Body: `share::Changed`.
+    SHARE_EXPIRED = "share.expired";
     /// A reminder was made. Body: `reminder::Changed`.
     REMINDER_CREATED = "reminder.created";
     /// A reminder was changed, or one of its firings skipped. Body: `reminder::Changed`.

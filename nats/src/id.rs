@@ -62,6 +62,12 @@ identifiers! {
     FileId,
     /// The right to put one object.
     UploadId,
+    /// Where files lie.
+    FolderId,
+    /// A content that a file had before it was replaced.
+    FileVersionId,
+    /// A link to a file or a folder, for whoever has it.
+    ShareId,
     /// Something that an account was told.
     NotificationId,
     /// A fact; also its `ce-id` and `Nats-Msg-Id`.

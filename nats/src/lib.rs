@@ -6,6 +6,7 @@
 pub mod account;
 pub mod alarm;
 pub mod answer;
+pub mod archive;
 pub mod ask;
 mod bulk;
 pub mod bus;
@@ -22,6 +23,7 @@ pub mod envelope;
 pub mod event;
 pub mod feed;
 pub mod file;
+pub mod folder;
 pub mod id;
 pub mod json;
 pub mod key;
@@ -34,10 +36,13 @@ pub mod publish;
 pub mod reconciliation;
 pub mod reminder;
 pub mod session;
+pub mod share;
 pub mod statistics;
 mod stream_state;
 pub mod subject;
+pub mod sweep;
 pub mod topology;
+pub mod trash;
 pub mod upload;
 pub mod webhook;
 
@@ -49,8 +54,8 @@ pub use self::{
     credential::{Caller, Verifier},
     event::{Event, EventType},
     id::{
-        AccountId, DeadLetterId, DownloadId, EventId, FileId, NotificationId, ReminderId, SessionId, UploadId, WebhookDeliveryId,
-        WebhookId,
+        AccountId, DeadLetterId, DownloadId, EventId, FileId, FileVersionId, FolderId, NotificationId, ReminderId, SessionId,
+        ShareId, UploadId, WebhookDeliveryId, WebhookId,
     },
     operation::{Access, Operation},
     page::Page,

@@ -78,6 +78,8 @@ codes! {
     RequestInProgress = "request_in_progress", 409, "The same request is still running";
     /// The account's storage is full.
     QuotaExceeded = "quota_exceeded", 409, "The quota is used up";
+    /// It has another version by now than `If-Match` says.
+    VersionMismatch = "version_mismatch", 412, "It was changed meanwhile";
     /// The body is larger than allowed.
     BodyTooLarge = "body_too_large", 413, "The body is too large";
     /// The media type is not supported.

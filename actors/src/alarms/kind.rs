@@ -29,6 +29,12 @@ kinds! {
     Download = "download";
     /// Something is to be deleted in the bucket. Subject: the number of the purge.
     Purge = "purge";
+    /// Something has been in the trash for long enough. Subject: the file or folder.
+    Trash = "trash";
+    /// The time of a file is over. Subject: the file.
+    FileExpiry = "file_expiry";
+    /// The time of a share is over. Subject: the share.
+    ShareExpiry = "share_expiry";
     /// What was kept for a time goes. Subject: the sweep.
     Sweep = "sweep";
     /// An upload is over, or is to be looked at again. Subject: the upload.

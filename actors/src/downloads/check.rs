@@ -13,6 +13,9 @@ use bowerbird_outbound::header;
 const MAX_URL_CHARACTERS: usize = 4096;
 /// Longest text that a list can be searched for.
 const MAX_SEARCH_CHARACTERS: usize = 200;
+/// How deep folders may lie.
+const MAX_FOLDER_DEPTH: usize = 32;
+
 /// Collects what is wrong with a request.
 #[derive(Default)]
 pub(crate) struct Faults(Vec<FieldError>);
@@ -106,6 +109,7 @@ pub(crate) fn folder(faults: &mut Faults, field: &str, path: &str) {
         field,
         "each part must be a name of 1 to 255 bytes, not . or .., without white space around it; no slash at the end",
     );
+    faults.unless(path.matches('/').count() <= MAX_FOLDER_DEPTH, field, "must be at most 32 folders deep");
 }
 
 /// The digest that was given, as bytes.

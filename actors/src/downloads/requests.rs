@@ -1,7 +1,7 @@
 //! What owners ask about their downloads. Each operation is one transaction with its events; what runs is told after the
 //! commit and would find out by itself if the word got lost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
@@ -45,6 +45,8 @@ pub(crate) struct Collaborators {
     pub(crate) client: Client,
     pub(crate) dispatcher: Address<dispatcher::Message>,
     pub(crate) purger: files::PurgerAddress,
+    /// How long the trash is kept.
+    pub(crate) trash_grace: Duration,
     pub(crate) limits: Limits,
 }
 
@@ -224,7 +226,7 @@ impl Requests {
         store::delete(&mut transaction, &row).await.map_err(problem)?;
         if with_file && row.status == Status::Completed {
             // A file that its owner deleted before is gone already, and that is what is asked for.
-            files::store::delete(&mut transaction, caller.account_id, row.file_id)
+            files::store::trash::trash_file(&mut transaction, caller.account_id, row.file_id, self.0.trash_grace)
                 .await
                 .map_err(|error| problem(error.into()))?;
         }

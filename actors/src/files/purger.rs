@@ -37,6 +37,8 @@ const BATCH: i64 = 32;
 const AT_ONCE: usize = 8;
 /// Objects listed at once.
 const PAGE: usize = 500;
+/// Times that a prefix is listed before what is still there is a reason to wait.
+const LOOKS: usize = 3;
 /// Longest single purge.
 const PURGE_LIMIT: Duration = Duration::from_mins(1);
 
@@ -138,12 +140,14 @@ impl Purger {
 enum Error {
     #[error("the object store failed: {0}")]
     Bucket(#[from] bucket::Error),
+    #[error("the object store still shows what was deleted")]
+    StillThere,
     #[error("it took too long")]
     TimedOut,
 }
 
 impl Purger {
-    async fn work(&self) -> usize {
+    pub(super) async fn work(&self) -> usize {
         let due = match store::take_purges(&self.pool, RETRY_AFTER, BATCH).await {
             Ok(due) => due,
             Err(error) => {
@@ -174,8 +178,13 @@ impl Purger {
         done
     }
 
-    /// Uploads first: one that is completed in between leaves an object, which the listing after it finds.
+    /// Uploads first: one that is completed in between leaves an object, which the listing after it finds. Done is what the
+    /// bucket no longer shows.
     async fn purge(&self, purge: &DuePurge) -> Result<(), Error> {
+        if let Some(key) = &purge.object_key {
+            self.bucket.delete(key).await?;
+            return if self.bucket.head(key).await?.is_none() { Ok(()) } else { Err(Error::StillThere) };
+        }
         loop {
             let uploads = self.bucket.list_uploads(&purge.prefix, PAGE).await?;
             for upload in &uploads {
@@ -186,17 +195,26 @@ impl Purger {
                 break;
             }
         }
-        let mut after: Option<String> = None;
+        for _ in 0..LOOKS {
+            if self.delete_all(purge).await? == 0 {
+                return Ok(());
+            }
+        }
+        Err(Error::StillThere)
+    }
+
+    /// Delete what a listing shows; how much that was.
+    async fn delete_all(&self, purge: &DuePurge) -> Result<usize, Error> {
+        let (mut after, mut deleted): (Option<String>, usize) = (None, 0);
         loop {
             let page = self.bucket.list(&purge.prefix, after.as_deref(), PAGE).await?;
-            for object in &page {
-                if purge.keep_key.as_deref() != Some(object.key.as_str()) {
-                    self.bucket.delete(&object.key).await?;
-                }
+            for object in page.iter().filter(|object| purge.keep_key.as_deref() != Some(object.key.as_str())) {
+                self.bucket.delete(&object.key).await?;
+                deleted += 1;
             }
             after = page.last().map(|object| object.key.clone());
             if page.len() < PAGE {
-                return Ok(());
+                return Ok(deleted);
             }
         }
     }

@@ -4,22 +4,32 @@
 //! account's usage are one step. Those that touch [`account_usage`](Usage) come last in it, as that row is what all work
 //! of an account shares.
 
+pub(crate) mod archive;
+pub(crate) mod change;
+pub(crate) mod contents;
+pub(crate) mod folders;
+pub(crate) mod list;
+pub(crate) mod row;
+pub(crate) mod shares;
+pub(crate) mod trash;
+
 use std::time::Duration;
 
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
-    AccountId, DownloadId, FileId, UploadId, event,
-    file::{Available, File, FileStatus, Purged, Source},
+    AccountId, DownloadId, FileId, event,
+    file::{Available, File, FileStatus, Purged},
 };
-use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Row as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     alarms::{self, Kind},
-    downloads::row::{hexadecimal, word},
+    downloads::row::word,
     events,
 };
+use row::file_columns;
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +40,12 @@ pub(crate) enum Error {
     /// The account has too many unfinished downloads.
     #[error("the account has too many unfinished downloads")]
     TooMany,
+    /// Something in this folder has the name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// More is in the folder than one step may move.
+    #[error("the folder holds too much to be moved at once")]
+    TooLarge,
     /// The account is not there, or was disabled.
     #[error("the account may do nothing")]
     Disabled,
@@ -55,7 +71,9 @@ pub(crate) struct Usage {
 pub(crate) struct NewFile<'a> {
     pub(crate) id: FileId,
     pub(crate) account_id: AccountId,
+    /// The name it is to have; with a number if that is taken.
     pub(crate) name: &'a str,
+    /// Path of its folder, which is made if it is not there.
     pub(crate) folder: &'a str,
     pub(crate) size_bytes: i64,
     pub(crate) content_type: &'a str,
@@ -74,8 +92,8 @@ pub(crate) struct Purge<'a> {
     pub(crate) prefix: &'a str,
     /// But not this object.
     pub(crate) keep_key: Option<&'a str>,
-    /// The deleted file whose row goes with it.
-    pub(crate) file_id: Option<FileId>,
+    /// Only this object, if one is named.
+    pub(crate) object_key: Option<&'a str>,
     /// Not before this long from now.
     pub(crate) after: Duration,
 }
@@ -86,7 +104,14 @@ pub(crate) struct DuePurge {
     pub(crate) id: i64,
     pub(crate) prefix: String,
     pub(crate) keep_key: Option<String>,
+    /// Only this object, if one is named.
+    pub(crate) object_key: Option<String>,
     pub(crate) attempt: i32,
+}
+
+/// The database's time, by which everything here goes.
+pub(crate) async fn now(connection: &mut PgConnection) -> Result<OffsetDateTime, Error> {
+    Ok(sqlx::query_scalar("SELECT now()").fetch_one(connection).await?)
 }
 
 /// What an account stores; nothing if it never did.
@@ -173,14 +198,18 @@ pub(crate) async fn release(connection: &mut PgConnection, account: AccountId, b
 
 /// Add the file of a completed download: what was set aside for it becomes what is stored.
 pub(crate) async fn add(connection: &mut PgConnection, new: &NewFile<'_>) -> Result<(), Error> {
-    let row = sqlx::query(
-        "INSERT INTO files (id, account_id, name, folder, size_bytes, content_type, sha256, crc64, etag, object_key, status, source, download_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'available', 'download', $11) RETURNING *",
-    )
+    let folder = folders::hold_path(connection, new.account_id, new.folder).await?;
+    let name = folders::free_name(connection, folder.id, new.name).await?;
+    let row = sqlx::query(concat!(
+        "WITH f AS (INSERT INTO files (id, account_id, name, folder_id, size_bytes, content_type, sha256, crc64, etag, object_key, \
+         status, source, download_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'available', 'download', $11) RETURNING *) SELECT ",
+        file_columns!(),
+        " FROM f JOIN folders AS d ON d.id = f.folder_id"
+    ))
     .bind(new.id.0)
     .bind(new.account_id.0)
-    .bind(new.name)
-    .bind(new.folder)
+    .bind(name)
+    .bind(folder.id.0)
     .bind(new.size_bytes)
     .bind(new.content_type)
     .bind(new.sha256)
@@ -190,7 +219,7 @@ pub(crate) async fn add(connection: &mut PgConnection, new: &NewFile<'_>) -> Res
     .bind(new.download_id.0)
     .fetch_one(&mut *connection)
     .await?;
-    let file = read(&row)?;
+    let file = row::file(&row)?;
     let happened = events::NewEvent::new(IdSource, event::FILE_AVAILABLE, Some(new.account_id), new.id.0, &Available { file });
     events::record(connection, happened).await?;
     let settled = sqlx::query(
@@ -212,16 +241,6 @@ pub(crate) struct Stored {
     pub(crate) object_key: String,
 }
 
-/// One file of this account.
-pub(crate) async fn find(pool: &PgPool, account: AccountId, id: FileId) -> Result<Option<Stored>, Error> {
-    let row = sqlx::query("SELECT * FROM files WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL")
-        .bind(id.0)
-        .bind(account.0)
-        .fetch_optional(pool)
-        .await?;
-    row.map(|row| Ok(Stored { file: read(&row)?, object_key: row.try_get("object_key")? })).transpose()
-}
-
 /// The status of a file of this account, which stays as it is until the transaction ends.
 pub(crate) async fn hold_status(
     connection: &mut PgConnection,
@@ -237,60 +256,16 @@ pub(crate) async fn hold_status(
     status.map(|status| word(&status).ok_or(Error::Corrupt("status"))).transpose()
 }
 
-/// Files of this account, newest first: those older than `before`, in this folder, with a name matching this pattern of LIKE.
-pub(crate) async fn list(
-    pool: &PgPool,
-    account: AccountId,
-    folder: Option<&str>,
-    pattern: Option<&str>,
-    before: Option<Uuid>,
-    limit: u32,
-) -> Result<Vec<File>, Error> {
-    let rows = sqlx::query(
-        "SELECT * FROM files WHERE account_id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR id < $2) \
-         AND ($3::text IS NULL OR folder = $3) AND ($4::text IS NULL OR name ILIKE $4) ORDER BY id DESC LIMIT $5",
-    )
-    .bind(account.0)
-    .bind(before)
-    .bind(folder)
-    .bind(pattern)
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(read).collect()
-}
-
-/// Delete a file: from now on nobody sees it, its bytes are free, and the purger deletes object and row. False if there
-/// is no such file of this account.
-pub(crate) async fn delete(connection: &mut PgConnection, account: AccountId, id: FileId) -> Result<bool, Error> {
-    let size: Option<i64> = sqlx::query_scalar(
-        "UPDATE files SET deleted_at = now(), updated_at = now() WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL RETURNING size_bytes",
-    )
-    .bind(id.0)
-    .bind(account.0)
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(size) = size else { return Ok(false) };
-    purge(connection, &Purge { prefix: &format!("{account}/{id}/"), keep_key: None, file_id: Some(id), after: Duration::ZERO })
-        .await?;
-    sqlx::query("UPDATE account_usage SET stored_bytes = stored_bytes - $2, files = files - 1 WHERE account_id = $1")
-        .bind(account.0)
-        .bind(size)
-        .execute(connection)
-        .await?;
-    Ok(true)
-}
-
 /// Have something deleted in the bucket.
 pub(crate) async fn purge(connection: &mut PgConnection, purge: &Purge<'_>) -> Result<(), Error> {
     let (id, due_at): (i64, OffsetDateTime) = sqlx::query_as(
-        "INSERT INTO object_purges (prefix, keep_key, file_id, due_at) VALUES ($1, $2, $3, now() + make_interval(secs => $4)) \
+        "INSERT INTO object_purges (prefix, keep_key, due_at, object_key) VALUES ($1, $2, now() + make_interval(secs => $3), $4) \
          RETURNING id, due_at",
     )
     .bind(purge.prefix)
     .bind(purge.keep_key)
-    .bind(purge.file_id.map(|id| id.0))
     .bind(purge.after.as_secs_f64())
+    .bind(purge.object_key)
     .fetch_one(&mut *connection)
     .await?;
     alarms::arm(connection, Kind::Purge, alarm_of(id), due_at).await?;
@@ -307,7 +282,7 @@ pub(crate) async fn take_purges(pool: &PgPool, retry_after: Duration, limit: i64
     let rows = sqlx::query(
         "UPDATE object_purges SET due_at = now() + make_interval(secs => $1), attempt = attempt + 1 WHERE id IN \
          (SELECT id FROM object_purges WHERE due_at <= now() ORDER BY due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED) \
-         RETURNING id, prefix, keep_key, attempt",
+         RETURNING id, prefix, keep_key, object_key, attempt",
     )
     .bind(retry_after.as_secs_f64())
     .bind(limit)
@@ -319,27 +294,44 @@ pub(crate) async fn take_purges(pool: &PgPool, retry_after: Duration, limit: i64
                 id: row.try_get("id")?,
                 prefix: row.try_get("prefix")?,
                 keep_key: row.try_get("keep_key")?,
+                object_key: row.try_get("object_key")?,
                 attempt: row.try_get("attempt")?,
             })
         })
         .collect()
 }
 
-/// Everything of this purge is gone from the bucket: its row goes, and with it the file's.
+/// Everything of this purge is gone from the bucket: its row goes, with it the file's, and its bytes are free.
 pub(crate) async fn purged(connection: &mut PgConnection, id: i64) -> Result<(), Error> {
-    let file: Option<Option<Uuid>> = sqlx::query_scalar("DELETE FROM object_purges WHERE id = $1 RETURNING file_id")
-        .bind(id)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(file) = file.flatten() else { return Ok(()) };
-    let row = sqlx::query("DELETE FROM files WHERE id = $1 AND deleted_at IS NOT NULL RETURNING account_id, size_bytes")
-        .bind(file)
-        .fetch_optional(&mut *connection)
-        .await?;
+    let row = sqlx::query(
+        "DELETE FROM object_purges WHERE id = $1 RETURNING file_id, account_id, freed_stored_bytes, freed_reserved_bytes",
+    )
+    .bind(id)
+    .fetch_optional(&mut *connection)
+    .await?;
     let Some(row) = row else { return Ok(()) };
-    let data = Purged { file_id: FileId(file), size_bytes: row.try_get("size_bytes")? };
-    let happened = events::NewEvent::new(IdSource, event::FILE_PURGED, Some(AccountId(row.try_get("account_id")?)), file, &data);
-    events::record(connection, happened).await?;
+    if let Some(file) = row.try_get::<Option<Uuid>, _>("file_id")? {
+        let gone = sqlx::query("DELETE FROM files WHERE id = $1 AND purging_at IS NOT NULL RETURNING account_id, size_bytes")
+            .bind(file)
+            .fetch_optional(&mut *connection)
+            .await?;
+        // Another purger was as far as this one.
+        let Some(gone) = gone else { return Ok(()) };
+        let data = Purged { file_id: FileId(file), size_bytes: gone.try_get("size_bytes")? };
+        let account = AccountId(gone.try_get("account_id")?);
+        let happened = events::NewEvent::new(IdSource, event::FILE_PURGED, Some(account), file, &data);
+        events::record(connection, happened).await?;
+    }
+    if let Some(account) = row.try_get::<Option<Uuid>, _>("account_id")? {
+        sqlx::query(
+            "UPDATE account_usage SET stored_bytes = stored_bytes - $2, reserved_bytes = reserved_bytes - $3 WHERE account_id = $1",
+        )
+        .bind(account)
+        .bind(row.try_get::<i64, _>("freed_stored_bytes")?)
+        .bind(row.try_get::<i64, _>("freed_reserved_bytes")?)
+        .execute(connection)
+        .await?;
+    }
     Ok(())
 }
 
@@ -359,23 +351,4 @@ pub(crate) async fn not_purged(pool: &PgPool, id: i64, why: &str, after: Duratio
     }
     transaction.commit().await?;
     Ok(())
-}
-
-/// A whole row of `files`.
-pub(crate) fn read(row: &PgRow) -> Result<File, Error> {
-    Ok(File {
-        id: FileId(row.try_get("id")?),
-        name: row.try_get("name")?,
-        folder: row.try_get("folder")?,
-        size_bytes: row.try_get("size_bytes")?,
-        content_type: row.try_get("content_type")?,
-        sha256: row.try_get::<Option<Vec<u8>>, _>("sha256")?.as_deref().map(hexadecimal),
-        etag: row.try_get("etag")?,
-        status: word::<FileStatus>(row.try_get("status")?).ok_or(Error::Corrupt("status"))?,
-        source: word::<Source>(row.try_get("source")?).ok_or(Error::Corrupt("source"))?,
-        download_id: row.try_get::<Option<Uuid>, _>("download_id")?.map(DownloadId),
-        upload_id: row.try_get::<Option<Uuid>, _>("upload_id")?.map(UploadId),
-        created_at: row.try_get("created_at")?,
-        updated_at: row.try_get("updated_at")?,
-    })
 }

@@ -41,6 +41,12 @@ pub(super) const SWEEPS: &[(u128, &str, &str)] = &[
          DELETE FROM sessions WHERE id IN (SELECT id FROM gone)",
     ),
     (
+        201,
+        "shares that ended",
+        "DELETE FROM shares WHERE id = ANY (ARRAY(
+             SELECT id FROM shares WHERE ended_at < now() - interval '30 days' LIMIT $1))",
+    ),
+    (
         // Fired for the last time, missed, completed or canceled.
         20,
         "reminders that ended",

@@ -6,6 +6,7 @@
 //! the CPU.
 
 mod blocks;
+mod copy;
 mod error;
 mod listing;
 mod multipart;

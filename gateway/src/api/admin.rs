@@ -5,6 +5,7 @@ use bowerbird_nats::{
     dead_letter::{DeadLetter, DeleteDeadLetter, GetDeadLetter, ListDeadLetters, OpenedDeadLetter, ReplayDeadLetter},
     reconciliation::{Reconcile, Report},
     statistics::{GetSystemStatistics, Statistics},
+    sweep::{ListSweeps, RunSweep, Sweeps, Swept},
 };
 use poem_openapi::{
     OpenApi,
@@ -99,6 +100,28 @@ impl AdminApi {
     #[oai(path = "/v1/admin/sweeps/reconcile", method = "post", operation_id = "reconcile")]
     async fn reconcile(&self, caller: Caller, body: StrictJson<Reconcile>) -> Result<StrictJson<Report>, Refused> {
         Ok(StrictJson(self.actors.ask(&body.0, &caller.origin).await?))
+    }
+
+    /// List sweeps
+    ///
+    /// What is kept for a time goes when that time is over; each sweep comes around by itself. Only for administrators.
+    #[oai(path = "/v1/admin/sweeps", method = "get", operation_id = "list_sweeps")]
+    async fn list_sweeps(&self, caller: Caller) -> Result<StrictJson<Sweeps>, Refused> {
+        Ok(StrictJson(self.actors.ask(&ListSweeps {}, &caller.origin).await?))
+    }
+
+    /// Sweep now
+    ///
+    /// Answers when it is done. Only for administrators.
+    #[oai(path = "/v1/admin/sweeps/:name", method = "post", operation_id = "run_sweep")]
+    async fn run_sweep(
+        &self,
+        caller: Caller,
+        /// The sweep.
+        #[oai(validator(max_length = 100))]
+        name: Path<String>,
+    ) -> Result<StrictJson<Swept>, Refused> {
+        Ok(StrictJson(self.actors.ask(&RunSweep { name: name.0 }, &caller.origin).await?))
     }
 
     /// Everybody's statistics

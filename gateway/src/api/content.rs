@@ -8,7 +8,8 @@ use std::{io, ops::Range, sync::Arc};
 use bowerbird_lifecycle::prometheus_client::metrics::gauge::Gauge;
 use bowerbird_nats::{
     Code, FileId, Problem,
-    file::{File, FileStatus, GetFile, PresignFile},
+    file::{FileStatus, GetFile, PresignFile},
+    share,
 };
 use bowerbird_outbound::Client;
 use bytes::Bytes;
@@ -32,6 +33,9 @@ use crate::{
 
 /// What stays as it is in the extended notation of a file name (RFC 8187 `attr-char`).
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'!').remove(b'+');
+
+/// What nothing else is known of.
+const OPAQUE: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// Fetches content. Cheap to clone.
 #[derive(Clone)]
@@ -106,6 +110,26 @@ impl ApiResponse for ContentAnswer {
     fn register(_: &mut Registry) {}
 }
 
+/// A zip.
+pub(crate) struct Packed(pub(crate) Response);
+
+impl IntoResponse for Packed {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl ApiResponse for Packed {
+    fn meta() -> MetaResponses {
+        let content = vec![MetaMediaType { content_type: "application/zip", schema: Binary::<Vec<u8>>::schema_ref() }];
+        let description = "The zip.";
+        let good = MetaResponse { description, status: Some(200), status_range: None, content, headers: vec![] };
+        MetaResponses { responses: vec![good] }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
 impl Content {
     /// The content of a file, as it is wanted.
     pub(crate) async fn answer(&self, id: FileId, wanted: Wanted, origin: &Origin) -> Result<ContentAnswer, Refused> {
@@ -123,18 +147,42 @@ impl Content {
             Chosen::Range(range) => Some(range),
             Chosen::Outside => return Ok(ContentAnswer::Bytes(outside(size))),
         };
-        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
-            Refused(Problem::unavailable("too many files are being streamed right now; fetch it by its link instead", 1))
-        })?;
+        let place = self.place()?;
         let link = self.actors.ask(&PresignFile { id, internal: true }, origin).await?;
-        let bytes = self.fetch(&link.url, range.as_ref(), size).await?;
+        let (bytes, content_type) = self.fetch(&link.url, range.as_ref(), size).await?;
         let body =
             Body::from_bytes_stream(Streamed { bytes, _place: place, _running: Running::begin(&self.running) }.into_stream());
-        Ok(ContentAnswer::Bytes(describe(&file, range.as_ref(), size, body)?))
+        let tag = Some(entity_tag(&file.etag));
+        let described = Described { name: &file.name, content_type, tag, range, size };
+        Ok(ContentAnswer::Bytes(described.response(body)?))
+    }
+
+    /// Room for one more stream.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Refused(Problem::unavailable("too many files are being streamed right now; try again, or fetch it by its link", 1))
+        })
+    }
+
+    /// All of a content that somebody fetches by a link of ours.
+    pub(crate) async fn stream(&self, streamed: &share::Streamed, place: OwnedSemaphorePermit) -> Result<Response, Refused> {
+        let size = u64::try_from(streamed.size_bytes).map_err(|_| Refused(Problem::internal()))?;
+        let (bytes, _) = self.fetch(&streamed.link.url, None, size).await?;
+        let body =
+            Body::from_bytes_stream(Streamed { bytes, _place: place, _running: Running::begin(&self.running) }.into_stream());
+        let content_type = HeaderValue::from_str(&streamed.content_type).unwrap_or(OPAQUE);
+        Described { name: &streamed.name, content_type, tag: None, range: None, size }.response(body)
     }
 
     /// Ask the object store, and make sure that it is about to send what was asked for.
-    async fn fetch(&self, link: &str, range: Option<&Range<u64>>, size: u64) -> Result<bowerbird_outbound::Body, Refused> {
+    ///
+    /// The media type is what the link was signed with: one that runs nothing, whatever the source declared.
+    pub(crate) async fn fetch(
+        &self,
+        link: &str,
+        range: Option<&Range<u64>>,
+        size: u64,
+    ) -> Result<(bowerbird_outbound::Body, HeaderValue), Refused> {
         let unavailable = || Refused::new(Code::StorageUnavailable, "the object store did not give the content; try again soon");
         let mut headers = HeaderMap::new();
         if let Some(range) = range {
@@ -152,7 +200,8 @@ impl Content {
             tracing::warn!(status = %response.status, ?length, expected, "the object store has not what the files table says");
             return Err(unavailable());
         }
-        Ok(response.body)
+        let content_type = response.headers.get(header::CONTENT_TYPE).cloned().unwrap_or(OPAQUE);
+        Ok((response.body, content_type))
     }
 }
 
@@ -173,10 +222,10 @@ impl Streamed {
 }
 
 /// Counts itself while it lives.
-struct Running(Gauge);
+pub(crate) struct Running(Gauge);
 
 impl Running {
-    fn begin(gauge: &Gauge) -> Self {
+    pub(crate) fn begin(gauge: &Gauge) -> Self {
         gauge.inc();
         Running(gauge.clone())
     }
@@ -188,23 +237,37 @@ impl Drop for Running {
     }
 }
 
-fn describe(file: &File, range: Option<&Range<u64>>, size: u64, body: Body) -> Result<Response, Refused> {
-    let mut response = Response::from(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
-    let headers = response.headers_mut();
-    let text = |text: &str| HeaderValue::from_str(text).map_err(|_| Refused(Problem::internal()));
-    let content_type = HeaderValue::from_str(&file.content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    headers.insert(header::CONTENT_TYPE, content_type);
-    headers.insert(header::CONTENT_LENGTH, range.map_or(size, |range| range.end - range.start).into());
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::ETAG, text(&entity_tag(&file.etag))?);
-    headers.insert(header::CONTENT_DISPOSITION, text(&attachment(&file.name))?);
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if let Some(range) = range {
-        headers.insert(header::CONTENT_RANGE, text(&format!("bytes {}-{}/{size}", range.start, range.end - 1))?);
+/// What is sent, and as what.
+struct Described<'a> {
+    name: &'a str,
+    content_type: HeaderValue,
+    /// Its entity tag, if ranges of it can be asked for.
+    tag: Option<String>,
+    range: Option<Range<u64>>,
+    size: u64,
+}
+
+impl Described<'_> {
+    fn response(self, body: Body) -> Result<Response, Refused> {
+        let Described { name, content_type, tag, range, size } = self;
+        let mut response = Response::from(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
+        let headers = response.headers_mut();
+        let text = |text: &str| HeaderValue::from_str(text).map_err(|_| Refused(Problem::internal()));
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::CONTENT_LENGTH, range.as_ref().map_or(size, |range| range.end - range.start).into());
+        if let Some(tag) = tag {
+            headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            headers.insert(header::ETAG, text(&tag)?);
+        }
+        headers.insert(header::CONTENT_DISPOSITION, text(&attachment(name))?);
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        if let Some(range) = range {
+            headers.insert(header::CONTENT_RANGE, text(&format!("bytes {}-{}/{size}", range.start, range.end - 1))?);
+        }
+        response.set_body(body);
+        Ok(response)
     }
-    response.set_body(body);
-    Ok(response)
 }
 
 fn outside(size: u64) -> Response {
@@ -224,7 +287,7 @@ fn entity_tag(etag: &str) -> String {
 }
 
 /// `Content-Disposition` with a name that every client understands, and the real one (RFC 6266 §4.3).
-fn attachment(name: &str) -> String {
+pub(crate) fn attachment(name: &str) -> String {
     let plain: String = name
         .chars()
         .map(|c| if (c.is_ascii_graphic() || c == ' ') && !matches!(c, '"' | '\\' | '%' | '/' | ';') { c } else { '_' })

@@ -123,7 +123,8 @@ fn sentence(problem: &Problem) -> &str {
     }
 }
 
-fn page(status: StatusCode, title: &str, body: &str) -> Response {
+/// A page for people: no script, nothing from elsewhere.
+pub(super) fn page(status: StatusCode, title: &str, body: &str) -> Response {
     let title = escape(title);
     let mut response = Response::builder().status(status).content_type("text/html; charset=utf-8").body(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

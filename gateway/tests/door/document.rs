@@ -7,14 +7,18 @@ use bowerbird_nats::{
     account::{Account, Register, Usage, VerifyEmail},
     dead_letter::{DeadLetter, OpenedDeadLetter},
     download::{CreateDownload, Download},
-    file::{File, Link},
+    file::{BulkFiles, BulkResult, CopyTarget, File, FileChanges, FileVersions, Link},
+    folder::{CreateFolder, Folder, FolderChanges, Listing},
     json,
     key::KeySet,
     notification::{ChangeSettings, Notification, Settings},
     reconciliation::{Reconcile, Report},
     reminder::{CreateReminder, Reminder, ReminderChanges},
     session::{Login, Logout, Refresh, TokenPair},
+    share::{CreateShare, Share},
     statistics::Statistics,
+    sweep::{Sweeps, Swept},
+    trash::{Restored, Trashed},
     upload::{CreateUpload, Transfer, Upload},
     webhook::{CreateWebhook, Delivery, Webhook},
 };
@@ -23,8 +27,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::stage::{
-    DOWNLOAD, account, dead_letter, delivery, download, file, notification, notification_settings, reminder, report, statistics,
-    token_pair, transfer, upload, usage, webhook,
+    DOWNLOAD, FOLDER, account, dead_letter, delivery, download, file, file_version, folder, notification, notification_settings,
+    reminder, report, share, statistics, token_pair, transfer, trashed, upload, usage, webhook,
 };
 
 #[test]
@@ -177,7 +181,10 @@ fn the_schema_of_each_type_and_serde_agree() {
     });
     whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut with_digest = file(3);
-    with_digest["sha256"] = json!("c");
+    let more = json!({
+        "sha256": "c", "folder_id": FOLDER, "tags": ["a"], "description": "d", "expires_at": "2026-11-20T12:00:00Z",
+    });
+    with_digest.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut reachable = account();
     reachable["email"] = json!("ada@example.org");
     reachable["display_name"] = json!("Ada");
@@ -231,6 +238,41 @@ fn the_schema_of_each_type_and_serde_agree() {
     agree::<Page<Upload>>("UploadPage", &json!({ "items": [upload()], "next_cursor": null }));
     agree_with_poem::<Reconcile>("Reconcile", &json!({ "dry_run": true, "force": true }));
     agree_with_poem::<Report>("ReconciliationReport", &stopped);
+    let change_file = json!({
+        "name": "a", "folder": "/b", "on_collision": "rename", "tags": ["c"], "description": "d",
+        "expires_at": "2026-11-20T12:00:00Z", "clear": ["description"],
+    });
+    agree_with_poem::<FileChanges>("FileChanges", &change_file);
+    agree_with_poem::<Folder>("Folder", &folder());
+    agree_with_poem::<CreateFolder>("CreateFolder", &json!({ "path": "/films", "on_collision": "fail" }));
+    agree_with_poem::<FolderChanges>("FolderChanges", &json!({ "name": "a", "parent": "/", "on_collision": "rename" }));
+    let items = json!([{ "folder": folder() }, { "file": with_digest }]);
+    agree::<Listing>("FolderListing", &json!({ "folder": folder(), "items": items, "next_cursor": "c" }));
+    agree_with_poem::<CopyTarget>("CopyTarget", &json!({ "name": "a", "folder": "/b", "on_collision": "replace" }));
+    let many = json!({ "action": "tag", "ids": [FOLDER], "folder": "/b", "tags": ["a"], "on_collision": "rename" });
+    agree_with_poem::<BulkFiles>("BulkFiles", &many);
+    let failed = json!({ "id": FOLDER, "error": { "code": "not_found", "detail": "d" } });
+    agree_with_poem::<BulkResult>("BulkResult", &json!({ "items": [{ "id": FOLDER }, failed] }));
+    let mut hashed = file_version();
+    hashed["sha256"] = json!("c");
+    agree_with_poem::<FileVersions>("FileVersions", &json!({ "items": [file_version(), hashed] }));
+    let to_share = json!({
+        "file_id": FOLDER, "folder_id": FOLDER, "password": "correct horse", "expires_at": "2026-11-20T12:00:00Z", "max_downloads": 3,
+    });
+    agree_with_poem::<CreateShare>("CreateShare", &to_share);
+    let mut whole_share = share();
+    let more = json!({
+        "folder_id": FOLDER, "url": "u", "token": "t", "expires_at": "2026-11-20T12:00:00Z", "max_downloads": 3,
+        "ended_at": "2026-11-20T12:00:00Z", "ended_by": "revoked",
+    });
+    whole_share.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    agree_with_poem::<Share>("Share", &whole_share);
+    agree::<Page<Share>>("SharePage", &json!({ "items": [share()], "next_cursor": null }));
+    agree_with_poem::<Sweeps>("Sweeps", &json!({ "items": [{ "name": "a", "every_seconds": 3 }] }));
+    agree_with_poem::<Swept>("Swept", &json!({ "name": "a", "rows": 3 }));
+    agree_with_poem::<Trashed>("Trashed", &trashed());
+    agree::<Page<Trashed>>("TrashedPage", &json!({ "items": [trashed()], "next_cursor": null }));
+    agree_with_poem::<Restored>("Restored", &json!({ "kind": "folder", "id": FOLDER, "name": "a", "folder": "/" }));
     agree_with_poem::<Link>("FileLink", &json!({ "url": "u", "expires_at": "2026-11-20T12:00:00Z" }));
     agree_with_poem::<Account>("Account", &reachable);
     agree_with_poem::<VerifyEmail>("VerifyEmail", &json!({ "token": "t" }));

@@ -10,4 +10,5 @@ mod links;
 mod operations;
 mod pages;
 mod refusals;
+mod shares;
 mod stage;

@@ -9,9 +9,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::stage::{
-    ACCOUNT, DELIVERY, DOWNLOAD, FILE, LETTER, NOTIFICATION, REMINDER, Stage, UPLOAD, WEBHOOK, account, dead_letter, delivery,
-    download, file, notification, notification_settings, reminder, report, statistics, token_pair, transfer, upload, usage,
-    webhook,
+    ACCOUNT, DELIVERY, DOWNLOAD, FILE, FOLDER, LETTER, NOTIFICATION, REMINDER, SHARE, Stage, UPLOAD, WEBHOOK, account,
+    dead_letter, delivery, download, file, file_version, folder, notification, notification_settings, reminder, report, share,
+    statistics, token_pair, transfer, trashed, upload, usage, webhook,
 };
 
 /// Method, path, body; operation and contract asked; reply; status and body answered.
@@ -119,6 +119,133 @@ fn upload_cases() -> Vec<Case> {
         case(Method::POST, "/v1/admin/sweeps/reconcile", "sweep.reconcile", compare.clone(), report(), 200)
             .body(json!({ "dry_run": true })),
     ]
+}
+
+fn drive_cases() -> Vec<Case> {
+    const LOCATION: &str = "/v1/folders/0198c0de-7a2b-7c3d-8e4f-0123456789b2";
+    let of_folder = |rest: &str| format!("/v1/folders/{FOLDER}{rest}");
+    let of_file = |rest: &str| format!("/v1/files/{FILE}{rest}");
+    let listing = json!({ "folder": folder(), "items": [{ "folder": folder() }, { "file": file(3) }], "next_cursor": null });
+    let time = "2026-11-20T12:00:00Z";
+    let changes = json!({ "name": "b", "tags": ["x"], "on_collision": "rename", "clear": ["description"] });
+    let moved = json!({ "parent": "/", "on_collision": "rename" });
+    let create = json!({ "path": "/films" });
+    let to_copy = json!({ "folder": "/b", "name": "c" });
+    let many = json!({ "action": "move", "ids": [FILE], "folder": "/b", "on_collision": "rename" });
+    let outcome = json!({ "items": [{ "id": FILE, "error": { "code": "not_found", "detail": "d" } }] });
+    let sweeps = json!({ "items": [{ "name": "a-b", "every_seconds": 600 }] });
+    let to_share = json!({ "file_id": FILE, "password": "correct horse", "max_downloads": 3 });
+    let restored = json!({ "kind": "file", "id": FILE, "name": "a (2)", "folder": "/" });
+    vec![
+        case(
+            Method::GET,
+            &format!(
+                "/v1/files?content_type=image/&tags=a,b&min_size_bytes=1&max_size_bytes=2&created_after={time}&created_before={time}\
+                 &updated_after={time}&updated_before={time}&status=available&sort=name&order=desc"
+            ),
+            "file.list",
+            json!({
+                "content_type": "image/", "tags": ["a", "b"], "min_size_bytes": 1, "max_size_bytes": 2, "created_after": time,
+                "created_before": time, "updated_after": time, "updated_before": time, "status": "available", "sort": "name",
+                "order": "desc",
+            }),
+            json!({ "items": [file(1)], "next_cursor": null }),
+            200,
+        ),
+        case(Method::PATCH, &of_file(""), "file.update", json!({ "id": FILE, "changes": changes }), file(3), 200).body(changes),
+        case(Method::POST, "/v1/folders", "folder.create", create.clone(), folder(), 201).body(create).at(LOCATION),
+        case(Method::GET, "/v1/folders", "folder.list", json!({}), listing.clone(), 200),
+        case(
+            Method::GET,
+            "/v1/folders?path=/films&limit=2&cursor=c",
+            "folder.list",
+            json!({ "path": "/films", "limit": 2, "cursor": "c" }),
+            listing.clone(),
+            200,
+        ),
+        case(Method::GET, &of_folder("/children?limit=2"), "folder.list", json!({ "id": FOLDER, "limit": 2 }), listing, 200),
+        case(Method::GET, &of_folder(""), "folder.get", json!({ "id": FOLDER }), folder(), 200),
+        case(Method::PATCH, &of_folder(""), "folder.update", json!({ "id": FOLDER, "changes": moved }), folder(), 200)
+            .body(moved),
+        case(Method::DELETE, &of_folder(""), "folder.delete", json!({ "id": FOLDER }), json!({}), 204),
+        case(Method::POST, &of_file("/copy"), "file.copy", json!({ "id": FILE, "target": to_copy }), file(3), 201)
+            .body(to_copy)
+            .at("/v1/files/0198c0de-7a2b-7c3d-8e4f-0123456789ae"),
+        case(Method::POST, "/v1/files/bulk", "file.bulk", many.clone(), outcome, 200).body(many),
+        case(
+            Method::GET,
+            &of_file("/versions"),
+            "file.versions",
+            json!({ "id": FILE }),
+            json!({ "items": [file_version()] }),
+            200,
+        ),
+        case(
+            Method::POST,
+            &of_file(&format!("/versions/{SHARE}/restore")),
+            "file.restore_version",
+            json!({ "id": FILE, "version_id": SHARE }),
+            file(3),
+            200,
+        ),
+        case(Method::POST, "/v1/shares", "share.create", to_share.clone(), share(), 201).body(to_share),
+        case(
+            Method::GET,
+            &format!("/v1/shares?file_id={FILE}&folder_id={FOLDER}&limit=2"),
+            "share.list",
+            json!({ "file_id": FILE, "folder_id": FOLDER, "limit": 2 }),
+            json!({ "items": [share()], "next_cursor": null }),
+            200,
+        ),
+        case(Method::DELETE, &format!("/v1/shares/{SHARE}"), "share.revoke", json!({ "id": SHARE }), json!({}), 204),
+        case(
+            Method::GET,
+            "/v1/trash?limit=2",
+            "trash.list",
+            json!({ "limit": 2 }),
+            json!({ "items": [trashed()], "next_cursor": "c" }),
+            200,
+        ),
+        case(
+            Method::POST,
+            &format!("/v1/trash/{FILE}/restore?on_collision=fail"),
+            "trash.restore",
+            json!({ "id": FILE, "on_collision": "fail" }),
+            restored,
+            200,
+        ),
+        case(Method::GET, "/v1/admin/sweeps", "sweep.list", json!({}), sweeps, 200),
+        case(
+            Method::POST,
+            "/v1/admin/sweeps/a-b",
+            "sweep.run",
+            json!({ "name": "a-b" }),
+            json!({ "name": "a-b", "rows": 3 }),
+            200,
+        ),
+        case(Method::DELETE, &format!("/v1/trash/{FILE}"), "trash.purge", json!({ "id": FILE }), json!({}), 204),
+    ]
+}
+
+#[tokio::test]
+async fn a_version_that_a_change_depends_on_is_handed_on_and_one_that_is_none_is_refused() {
+    let stage = Stage::set().await;
+    stage.reply("file.update", file(3));
+    stage.reply("folder.update", folder());
+    let patch = async |path: String, version: &str| {
+        let headers = [("content-type", "application/json"), ("if-match", version)];
+        stage.caller().send(Method::PATCH, &path, &headers, Some(Bytes::from("{}"))).await.unwrap()
+    };
+    for (path, operation) in [(format!("/v1/files/{FILE}"), "file.update"), (format!("/v1/folders/{FOLDER}"), "folder.update")] {
+        assert_eq!(patch(path.clone(), "\"7\"").await.status, 200);
+        let asked = stage.asked();
+        assert_eq!((asked[0].operation.as_str(), &asked[0].request["if_version"]), (operation, &json!(7)));
+        assert_eq!(patch(path.clone(), "\"soon\"").await.expect(400).unwrap()["errors"][0]["field"], "If-Match");
+        assert_eq!(stage.asked(), []);
+        stage.refuse(operation, Problem::new(Code::VersionMismatch, "changed"));
+        assert_eq!(patch(path, "\"7\"").await.expect(412).unwrap()["code"], "version_mismatch");
+        stage.asked();
+    }
 }
 
 fn cases() -> Vec<Case> {
@@ -283,7 +410,7 @@ fn cases() -> Vec<Case> {
 async fn each_operation_asks_its_question_and_answers_with_the_reply() {
     let stage = Stage::set().await;
     let (caller, administrator) = (stage.caller(), stage.administrator());
-    for case in cases().into_iter().chain(webhook_cases()).chain(upload_cases()) {
+    for case in cases().into_iter().chain(webhook_cases()).chain(upload_cases()).chain(drive_cases()) {
         let name = format!("{} {}", case.method, case.path);
         let is_public = case.path.starts_with("/v1/auth");
         stage.reply(case.operation, case.reply);

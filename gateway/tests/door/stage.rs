@@ -18,10 +18,12 @@ use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Tasks};
 use bowerbird_nats::{
     Call, Limit, Operation, Problem, Verifier,
     account::{GetAccount, GetUsage, Register, RequestEmailVerification, VerifyEmail},
+    archive::{BeginArchive, LinkArchived, ListArchive},
     bus::{Bus, Options},
     dead_letter::{DeleteDeadLetter, GetDeadLetter, ListDeadLetters, ReplayDeadLetter},
     download::{CancelDownload, CreateDownload, DeleteDownload, GetDownload, ListDownloads, RetryDownload, UpdateDownload},
-    file::{DeleteFile, GetFile, ListFiles, PresignFile},
+    file::{BulkFiles, CopyFile, DeleteFile, GetFile, ListFiles, ListVersions, PresignFile, RestoreVersion, UpdateFile},
+    folder::{CreateFolder, DeleteFolder, GetFolder, ListFolder, UpdateFolder},
     key::{KeySet, PublicKey},
     notification::{ChangeSettings, GetSettings, ListNotifications, ReadAllNotifications, ReadNotification, Unsubscribe},
     reconciliation::Reconcile,
@@ -30,7 +32,10 @@ use bowerbird_nats::{
         UpdateReminder,
     },
     session::{Login, Logout, Refresh},
+    share::{CreateShare, FetchShare, ListShares, OpenShare, RevokeShare, UnlockShare},
     statistics::{GetStatistics, GetSystemStatistics},
+    sweep::{ListSweeps, RunSweep},
+    trash::{ListTrash, PurgeTrashed, RestoreTrashed},
     upload::{AbortUpload, CompleteUpload, CreateUpload, GetUpload, LinkUpload, ListUploads},
     webhook::{
         CreateWebhook, DeleteWebhook, GetWebhook, GetWebhookDelivery, ListWebhookDeliveries, ListWebhooks, RetryWebhookDelivery,
@@ -49,6 +54,8 @@ pub(crate) const SESSION: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ac";
 pub(crate) const REMINDER: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789af";
 pub(crate) const DOWNLOAD: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ad";
 pub(crate) const FILE: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789ae";
+pub(crate) const FOLDER: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b2";
+pub(crate) const SHARE: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b3";
 pub(crate) const LETTER: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789a9";
 pub(crate) const UPLOAD: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b2";
 pub(crate) const WEBHOOK: &str = "0198c0de-7a2b-7c3d-8e4f-0123456789b0";
@@ -266,8 +273,32 @@ async fn serve_script(bus: &Bus, verifier: Verifier, script: &Arc<Script>, stop:
         DeleteDownload,
         GetFile,
         ListFiles,
+        UpdateFile,
         DeleteFile,
+        CopyFile,
+        BulkFiles,
+        ListVersions,
+        RestoreVersion,
         PresignFile,
+        CreateFolder,
+        GetFolder,
+        ListFolder,
+        UpdateFolder,
+        DeleteFolder,
+        BeginArchive,
+        ListArchive,
+        LinkArchived,
+        CreateShare,
+        ListShares,
+        RevokeShare,
+        OpenShare,
+        UnlockShare,
+        FetchShare,
+        ListSweeps,
+        RunSweep,
+        ListTrash,
+        RestoreTrashed,
+        PurgeTrashed,
         GetStatistics,
         GetSystemStatistics,
         ListDeadLetters,
@@ -343,7 +374,34 @@ pub(crate) fn file(size_bytes: u64) -> Value {
     json!({
         "id": FILE, "name": "Über \"uns\".html", "folder": "/", "size_bytes": size_bytes, "content_type": "text/html",
         "etag": "abc", "status": "available", "source": "download", "download_id": DOWNLOAD,
-        "created_at": "2026-11-20T12:00:00Z", "updated_at": "2026-11-20T12:00:00Z",
+        "version": 1, "created_at": "2026-11-20T12:00:00Z", "updated_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn folder() -> Value {
+    json!({
+        "id": FOLDER, "name": "films", "path": "/films", "parent_id": FILE, "version": 1, "created_at": "2026-11-20T12:00:00Z",
+        "updated_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn file_version() -> Value {
+    json!({
+        "id": SHARE, "size_bytes": 3, "content_type": "text/plain", "replaced_at": "2026-11-20T12:00:00Z",
+        "expires_at": "2026-12-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn share() -> Value {
+    json!({
+        "id": SHARE, "file_id": FILE, "name": "a", "has_password": false, "downloads": 0, "created_at": "2026-11-20T12:00:00Z",
+    })
+}
+
+pub(crate) fn trashed() -> Value {
+    json!({
+        "kind": "file", "id": FILE, "name": "a", "folder": "/", "size_bytes": 3, "files": 1, "deleted_at": "2026-11-20T12:00:00Z",
+        "purge_after": "2026-12-20T12:00:00Z",
     })
 }
 

@@ -77,7 +77,7 @@ pub(crate) async fn complete(
     if fence > 1 || old.restarts > 0 || old.part_size_bytes.is_some() {
         // Earlier tries, or an upload of this one that could not be aborted, may have left something beside it, and a worker that was stopped may still put something there.
         for after in [Duration::ZERO, SECOND_PURGE_AFTER] {
-            let purge = Purge { prefix: &row.prefix(), keep_key: Some(&finished.object_key), file_id: None, after };
+            let purge = Purge { prefix: &row.prefix(), keep_key: Some(&finished.object_key), object_key: None, after };
             files::purge(connection, &purge).await?;
         }
     }

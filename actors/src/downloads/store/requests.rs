@@ -182,7 +182,7 @@ pub(in crate::downloads) async fn forget_stored(connection: &mut PgConnection, r
         let prefix = row.prefix();
         // The second time for what a worker that was stopped still writes, also one whose row was taken back long ago.
         for after in [Duration::ZERO, SECOND_PURGE_AFTER] {
-            files::purge(connection, &Purge { prefix: &prefix, keep_key: None, file_id: None, after }).await?;
+            files::purge(connection, &Purge { prefix: &prefix, keep_key: None, object_key: None, after }).await?;
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use bowerbird_nats::{
     id::NodeId,
 };
 use bowerbird_testkit::TestDatabase;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::*;
 use crate::{downloads::row::Part, files::store as files};
@@ -307,9 +307,19 @@ async fn bytes_go_from_reserved_to_stored_and_never_over_the_quota() {
     assert_eq!((usage.stored_bytes, usage.reserved_bytes, usage.files, usage.unfinished_downloads), (700, 0, 1, 0));
 
     let mut transaction = house.pool.begin().await.unwrap();
-    assert!(files::delete(&mut transaction, account, first.file_id).await.unwrap());
-    assert!(!files::delete(&mut transaction, account, first.file_id).await.unwrap());
+    let trash = async |connection: &mut PgConnection| {
+        files::trash::trash_file(connection, account, first.file_id, Duration::ZERO).await.unwrap()
+    };
+    assert!(trash(&mut transaction).await);
+    assert!(!trash(&mut transaction).await);
+    assert_eq!(files::trash::give_up(&mut transaction, None, &[first.file_id.0]).await.unwrap(), 1);
     transaction.commit().await.unwrap();
+    assert_eq!(files::usage(&house.pool, account).await.unwrap().stored_bytes, 700, "until it is gone from the bucket");
+    for purge in files::take_purges(&house.pool, LEASE, 10).await.unwrap() {
+        let mut transaction = house.pool.begin().await.unwrap();
+        files::purged(&mut transaction, purge.id).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
     assert_eq!(files::usage(&house.pool, account).await.unwrap(), files::Usage::default());
 }
 

@@ -430,10 +430,12 @@ async fn a_file_is_handed_out_as_an_attachment_and_deleted_for_good() {
         node.files.clone().presign(call(caller, PresignFile { id, internal: false })).await.unwrap_err().code,
         Code::NotFound
     );
-    assert_eq!(files::usage(&world.pool, caller.account_id).await.unwrap(), files::Usage::default());
     eventually(PATIENCE, "the object is gone", async || world.keys(caller).await.is_empty().then_some(())).await;
-    eventually(PATIENCE, "it is told", async || (world.events(id.0).await == ["file.available", "file.purged"]).then_some(()))
-        .await;
+    eventually(PATIENCE, "it is told", async || {
+        (world.events(id.0).await == ["file.available", "file.trashed", "file.purged"]).then_some(())
+    })
+    .await;
+    assert_eq!(files::usage(&world.pool, caller.account_id).await.unwrap(), files::Usage::default());
     // What is purged once more later, for the sake of workers that were stopped, is not due yet.
     eventually(PATIENCE, "nothing is left of it", async || {
         let rows: i64 = sqlx::query_scalar(

@@ -23,6 +23,7 @@ use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accounts::hashing::Hashing,
     alarms::{Alarms, AlarmsAddress, Pace},
     downloads::{Downloads, Foundation, requests::Requests},
     events::Bell,
@@ -123,8 +124,18 @@ impl World {
             let bucket = Bucket::new(bucket_options);
             let workers = |area| Pool::new(area, Limits::default(), meters.clone(), bell.clone());
             let alarms_address = AlarmsAddress::default();
-            let files =
-                Files::new(&settings, pool.clone(), bucket.clone(), bell.clone(), meters.clone(), workers("file"), &MASTER_KEY);
+            let files = Files::new(files::Foundation {
+                settings: &settings,
+                pool: pool.clone(),
+                bucket: bucket.clone(),
+                bell: bell.clone(),
+                meters: meters.clone(),
+                workers: workers("file"),
+                alarms: alarms_address.clone(),
+                hashing: Hashing::new(&settings.auth, meters.clone()).unwrap(),
+                clock: Clock::system(),
+                master_key: &MASTER_KEY,
+            });
             let downloads = Downloads::new(Foundation {
                 settings: &settings,
                 pool: pool.clone(),
@@ -150,7 +161,7 @@ impl World {
                 bus.clone(),
                 bell,
                 meters,
-                vec![downloads.wakes(), files.wakes()],
+                [vec![downloads.wakes()], files.wakes()].concat(),
                 Pace { horizon: Duration::from_hours(1), poll: Duration::from_secs(1) },
                 alarms_address,
             );
@@ -264,6 +275,7 @@ fn settings(overrides: &str) -> Arc<Settings> {
         ("downloads.retry_base", "'100ms'"),
         ("downloads.retry_max", "'400ms'"),
         ("leases.duration", "'3s'"),
+        ("files.trash_grace", "'0s'"),
     ] {
         if !overrides.contains(key) {
             text.extend([key, " = ", value, "\n"]);

@@ -89,8 +89,10 @@ impl World {
     pub(super) async fn file(&self, caller: Caller) -> Uuid {
         let id = IdSource.next();
         sqlx::query(
-            "INSERT INTO files (id, account_id, name, folder, size_bytes, content_type, crc64, etag, object_key, status, source) \
-             VALUES ($1, $2, 'a', '/', 1, 'text/plain', 0, 'e', $1::text, 'available', 'upload')",
+            "WITH root AS (INSERT INTO folders (id, account_id, name, path) VALUES ($1, $2, '', '/')
+             ON CONFLICT (account_id, path) WHERE deleted_at IS NULL DO UPDATE SET name = '' RETURNING id)
+             INSERT INTO files (id, account_id, name, folder_id, size_bytes, content_type, crc64, etag, object_key, status, source)
+             SELECT $1, $2, $1::text, id, 1, 'text/plain', 0, 'e', $1::text, 'available', 'upload' FROM root",
         )
         .bind(id)
         .bind(caller.account_id.0)

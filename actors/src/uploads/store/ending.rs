@@ -15,7 +15,7 @@ use super::{Error, columns, file_store, read, tell, told, usage};
 use crate::{
     alarms::{self, Kind},
     events,
-    files::store::Purge,
+    files::store::{Purge, row::file_columns},
     uploads::row::Row,
 };
 
@@ -95,13 +95,17 @@ pub(crate) async fn complete(pool: &PgPool, id: UploadId, landed: &Landed<'_>, q
     let Some(row) = row else { return Ok(false) };
     let row = read(&row)?;
     alarms::cancel(&mut transaction, Kind::Upload, id.0).await?;
-    let file = sqlx::query(
-        "INSERT INTO files (id, account_id, name, folder, size_bytes, content_type, sha256, crc64, etag, object_key, status, source, upload_id)
-         VALUES ($1, $2, $3, '/', $4, $5, $6, $7, $8, $9, $10, 'upload', $11) RETURNING *",
-    )
+    let folder = file_store::folders::hold_path(&mut transaction, row.account_id, "/").await?;
+    let name = file_store::folders::free_name(&mut transaction, folder.id, &row.file_name).await?;
+    let file = sqlx::query(concat!(
+        "WITH f AS (INSERT INTO files (id, account_id, name, folder_id, size_bytes, content_type, sha256, crc64, etag, object_key, status, \
+         source, upload_id) VALUES ($1, $2, $3, $12, $4, $5, $6, $7, $8, $9, $10, 'upload', $11) RETURNING *) SELECT ",
+        file_columns!(),
+        " FROM f JOIN folders AS d ON d.id = f.folder_id"
+    ))
     .bind(row.file_id.0)
     .bind(row.account_id.0)
-    .bind(&row.file_name)
+    .bind(name)
     .bind(row.size_bytes)
     .bind(row.file_type())
     .bind(row.sha256.as_ref().filter(|_| landed.verified).map(<[u8; 32]>::as_slice))
@@ -110,9 +114,10 @@ pub(crate) async fn complete(pool: &PgPool, id: UploadId, landed: &Landed<'_>, q
     .bind(&row.object_key)
     .bind(if quarantine.is_some() { "quarantined" } else { "available" })
     .bind(id.0)
+    .bind(folder.id.0)
     .fetch_one(&mut *transaction)
     .await?;
-    let file = file_store::read(&file)?;
+    let file = file_store::row::file(&file)?;
     let (account, entity) = (Some(row.account_id), row.file_id.0);
     let of_file = match quarantine {
         Some(reason) => {
@@ -185,7 +190,7 @@ async fn end(connection: &mut PgConnection, id: UploadId, ending: Ending<'_>) ->
 }
 
 async fn purge(connection: &mut PgConnection, prefix: &str, after: Duration) -> Result<(), Error> {
-    file_store::purge(connection, &Purge { prefix, keep_key: None, file_id: None, after }).await?;
+    file_store::purge(connection, &Purge { prefix, keep_key: None, object_key: None, after }).await?;
     Ok(())
 }
 

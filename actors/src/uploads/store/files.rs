@@ -9,7 +9,7 @@ use sqlx::{PgPool, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Error, file_store};
-use crate::{downloads::row::word, events};
+use crate::{downloads::row::word, events, files::store::row::file_columns};
 
 /// A file that is not deleted, as far as its object is concerned.
 #[derive(Clone, Debug)]
@@ -44,16 +44,17 @@ pub(crate) async fn file_by_key(pool: &PgPool, key: &str) -> Result<Option<Store
 /// Its object is gone, and nobody of us removed it. False: it was known, or its owner has deleted it.
 pub(crate) async fn missing(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
-    let row = sqlx::query(
-        "UPDATE files SET found_as = status, status = 'missing', updated_at = now()
-         WHERE id = $1 AND deleted_at IS NULL AND status IN ('available', 'quarantined') RETURNING *",
-    )
+    let row = sqlx::query(concat!(
+        "UPDATE files AS f SET found_as = f.status, status = 'missing', updated_at = now() FROM folders AS d \
+         WHERE f.id = $1 AND f.deleted_at IS NULL AND f.status IN ('available', 'quarantined') AND d.id = f.folder_id RETURNING ",
+        file_columns!()
+    ))
     .bind(id)
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else { return Ok(false) };
     let account = AccountId(row.try_get("account_id")?);
-    let data = Missing { file: file_store::read(&row)? };
+    let data = Missing { file: file_store::row::file(&row)? };
     events::record(&mut transaction, events::NewEvent::new(IdSource, event::FILE_MISSING, Some(account), id, &data)).await?;
     transaction.commit().await?;
     Ok(true)
@@ -62,17 +63,18 @@ pub(crate) async fn missing(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
 /// The object of a missing file is there again, under this entity tag. False: it was not missing.
 pub(crate) async fn found(pool: &PgPool, id: Uuid, etag: &str) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
-    let row = sqlx::query(
-        "UPDATE files SET status = coalesce(found_as, 'available'), found_as = NULL, updated_at = now()
-         WHERE id = $1 AND deleted_at IS NULL AND status = 'missing' AND etag = $2 RETURNING *",
-    )
+    let row = sqlx::query(concat!(
+        "UPDATE files AS f SET status = coalesce(f.found_as, 'available'), found_as = NULL, updated_at = now() FROM folders AS d \
+         WHERE f.id = $1 AND f.deleted_at IS NULL AND f.status = 'missing' AND f.etag = $2 AND d.id = f.folder_id RETURNING ",
+        file_columns!()
+    ))
     .bind(id)
     .bind(etag)
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else { return Ok(false) };
     let account = AccountId(row.try_get("account_id")?);
-    let data = Found { file: file_store::read(&row)? };
+    let data = Found { file: file_store::row::file(&row)? };
     events::record(&mut transaction, events::NewEvent::new(IdSource, event::FILE_FOUND, Some(account), id, &data)).await?;
     transaction.commit().await?;
     Ok(true)

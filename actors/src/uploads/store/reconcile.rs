@@ -29,6 +29,7 @@ pub(crate) async fn known_keys(pool: &PgPool, keys: &[Known]) -> Result<HashSet<
     let known: Vec<String> = sqlx::query_scalar(
         "SELECT k.key FROM unnest($1::text[], $2::uuid[]) AS k (key, file_id)
          WHERE EXISTS (SELECT FROM files f WHERE f.object_key = k.key)
+            OR EXISTS (SELECT FROM file_versions v WHERE v.object_key = k.key)
             OR EXISTS (SELECT FROM uploads u WHERE u.object_key = k.key AND u.finished_at IS NULL)
             OR EXISTS (SELECT FROM downloads d WHERE d.file_id = k.file_id AND d.finished_at IS NULL)
             OR EXISTS (SELECT FROM object_purges p WHERE p.prefix = regexp_replace(k.key, '[^/]*$', '')
@@ -80,16 +81,19 @@ pub(crate) async fn files_between(
 /// Have an object that nobody knows deleted; but not what a file below the same prefix has.
 pub(crate) async fn purge_object(pool: &PgPool, known: &Known) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
-    let kept: Vec<String> = sqlx::query_scalar("SELECT object_key FROM files WHERE id = $1 FOR SHARE")
-        .bind(known.file_id)
-        .fetch_all(&mut *transaction)
-        .await?;
+    let kept: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM files WHERE object_key = $1) OR EXISTS (SELECT FROM file_versions WHERE object_key = $1)",
+    )
+    .bind(&known.key)
+    .fetch_one(&mut *transaction)
+    .await?;
     let Some((prefix, _)) = known.key.rsplit_once('/') else { return Ok(false) };
-    if kept.contains(&known.key) {
+    if kept {
         return Ok(false);
     }
+    // Only this one: contents of other files may lie below the same prefix.
     let prefix = format!("{prefix}/");
-    let purge = Purge { prefix: &prefix, keep_key: kept.first().map(String::as_str), file_id: None, after: Duration::ZERO };
+    let purge = Purge { prefix: &prefix, keep_key: None, object_key: Some(&known.key), after: Duration::ZERO };
     file_store::purge(&mut transaction, &purge).await?;
     transaction.commit().await?;
     Ok(true)

@@ -1,5 +1,7 @@
 //! One example of everything that is said on the bus.
 
+mod drive;
+mod shares;
 mod uploads;
 mod webhooks;
 
@@ -14,7 +16,6 @@ use bowerbird_nats::{
         GetDownload, ListDownloads, RetryDownload, Status, UpdateDownload, Verified, Work,
     },
     event::{self, EventType},
-    file::{self, DeleteFile, File, FileStatus, GetFile, Link, ListFiles, PresignFile},
     id::NodeId,
     id::NotificationId,
     json,
@@ -39,6 +40,8 @@ use time::{
     macros::{date, datetime},
 };
 use uuid::Uuid;
+
+use self::drive::a_file;
 
 const AT: OffsetDateTime = datetime!(2026-02-03 04:05:06.789 UTC);
 
@@ -178,24 +181,6 @@ fn failed() -> Download {
         }),
         finished_at: Some(AT),
         ..running()
-    }
-}
-
-fn a_file() -> File {
-    File {
-        id: FileId(uuid(4)),
-        name: "film.mkv".into(),
-        folder: "/films".into(),
-        size_bytes: 734_003_200,
-        content_type: "video/x-matroska".into(),
-        sha256: Some(checksum().value),
-        etag: "\"5d41402abc4b2a76b9719d911017c592-88\"".into(),
-        status: FileStatus::Available,
-        source: file::Source::Download,
-        download_id: Some(DownloadId(uuid(3))),
-        upload_id: None,
-        created_at: AT,
-        updated_at: AT,
     }
 }
 
@@ -393,7 +378,7 @@ fn notifications(examples: &mut Examples) {
 /// Every request with its reply, every event, and what else is said.
 pub(crate) fn all() -> Examples {
     let mut examples = Examples::default();
-    let (download_id, file_id) = (DownloadId(uuid(3)), FileId(uuid(4)));
+    let download_id = DownloadId(uuid(3));
 
     let register = Register {
         account_name: "anna".into(),
@@ -441,14 +426,6 @@ pub(crate) fn all() -> Examples {
     examples.operation(&RetryDownload { id: download_id }, &waiting());
     examples.operation(&DeleteDownload { id: download_id, with_file: true }, &Done {});
 
-    examples.operation(&GetFile { id: file_id }, &a_file());
-    let list =
-        ListFiles { folder: Some("/films".into()), q: Some("film".into()), limit: Some(50), cursor: Some("b3BhcXVl".into()) };
-    examples.operation(&list, &Page { items: vec![a_file()], next_cursor: None });
-    examples.operation(&DeleteFile { id: file_id }, &Done {});
-    let link = Link { url: "https://objects.example.org/bowerbird/o/0198?X-Amz-Signature=…".into(), expires_at: AT };
-    examples.operation(&PresignFile { id: file_id, internal: false }, &link);
-
     let (from, to) = (Some(date!(2026 - 02 - 02)), Some(date!(2026 - 02 - 03)));
     examples.operation(&GetStatistics { from, to }, &statistics());
     examples.operation(&GetSystemStatistics { from, to: None }, &statistics());
@@ -484,8 +461,8 @@ pub(crate) fn all() -> Examples {
     ] {
         examples.event(event_type, &Changed { download });
     }
-    examples.event(&event::FILE_AVAILABLE, &file::Available { file: a_file() });
-    examples.event(&event::FILE_PURGED, &file::Purged { file_id, size_bytes: 734_003_200 });
+    drive::add(&mut examples);
+    shares::add(&mut examples);
 
     reminders(&mut examples);
     uploads::add(&mut examples);
