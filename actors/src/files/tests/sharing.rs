@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 
 use super::world::{World, call};
 
+/// Fetches that a counted share allows here.
+const MOST: i64 = 20;
+
 fn public<O: serde::Serialize>(caller: Caller, request: O) -> Call<O> {
     Call { caller: None, ..call(caller, request) }
 }
@@ -33,7 +36,6 @@ async fn a_share_for_so_many_fetches_gives_exactly_so_many_whoever_races() {
     let world = Arc::new(World::new().await);
     let caller = world.account().await;
     let file = world.file(caller, "/", "x", "content").await;
-    const MOST: i64 = 20;
     let create = CreateShare { file_id: Some(file.id), max_downloads: Some(MOST), ..CreateShare::default() };
     let made = share(&world, caller, create).await;
     let mut racing = JoinSet::new();

@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
+    accounts::hashing::Hashing,
     alarms::{Alarms, AlarmsAddress, Pace},
     events::Bell,
     files::{self, Files},
@@ -225,8 +226,19 @@ impl World {
             let (clock, bell, meters) = (Clock::system(), Bell::default(), Meters::register(&Metrics::default()));
             let bucket = Bucket::new(bucket_options);
             let workers = |area| Pool::new(area, Limits::default(), meters.clone(), bell.clone());
-            let files =
-                Files::new(&settings, pool.clone(), bucket.clone(), bell.clone(), meters.clone(), workers("file"), &MASTER_KEY);
+            let alarms_address = AlarmsAddress::default();
+            let files = Files::new(files::Foundation {
+                settings: &settings,
+                pool: pool.clone(),
+                bucket: bucket.clone(),
+                bell: bell.clone(),
+                meters: meters.clone(),
+                workers: workers("file"),
+                alarms: alarms_address.clone(),
+                hashing: Hashing::new(&settings.auth, meters.clone()).unwrap(),
+                clock: clock.clone(),
+                master_key: &MASTER_KEY,
+            });
             let ingest = Ingest::new(ingest::Foundation {
                 settings: &settings,
                 pool: pool.clone(),
@@ -256,9 +268,9 @@ impl World {
                 bus,
                 bell,
                 meters,
-                vec![ingest.wakes(), files.wakes()],
+                [vec![ingest.wakes()], files.wakes()].concat(),
                 Pace { horizon: Duration::from_hours(1), poll: Duration::from_millis(200) },
-                AlarmsAddress::default(),
+                alarms_address,
             );
             let children = vec![
                 area("files", files.children(&clock)),
