@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
-    FileId, UploadId, event,
+    UploadId, event,
     event::EventType,
     file::{Available, Quarantined},
     upload::{Failure, Status},
@@ -194,18 +194,23 @@ async fn purge(connection: &mut PgConnection, prefix: &str, after: Duration) -> 
     Ok(())
 }
 
-/// Have what lies below the key of an ended upload deleted, unless a file has it. True if something will be.
+/// Have the object of an ended upload deleted, unless it is the content of a file, of one in the trash, or of a version. True
+/// if it will be.
 pub(crate) async fn purge_key(pool: &PgPool, row: &Row) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
-    let file: Option<FileId> = sqlx::query_scalar("SELECT id FROM files WHERE id = $1 AND deleted_at IS NULL FOR SHARE")
-        .bind(row.file_id.0)
-        .fetch_optional(&mut *transaction)
-        .await?
-        .map(FileId);
-    if file.is_some() {
+    let kept: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM files WHERE object_key = $1 AND purging_at IS NULL) \
+             OR EXISTS (SELECT FROM file_versions WHERE object_key = $1)",
+    )
+    .bind(&row.object_key)
+    .fetch_one(&mut *transaction)
+    .await?;
+    if kept {
         return Ok(false);
     }
-    purge(&mut transaction, &row.prefix(), Duration::ZERO).await?;
+    // Only this one: contents of other files may lie below the same prefix.
+    let purge = Purge { prefix: &row.prefix(), keep_key: None, object_key: Some(&row.object_key), after: Duration::ZERO };
+    file_store::purge(&mut transaction, &purge).await?;
     transaction.commit().await?;
     Ok(true)
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bowerbird_nats::{
     Code,
     file::{DeleteFile, FileStatus, PresignFile, Source},
+    trash::{PurgeTrashed, RestoreTrashed},
     upload::{AbortUpload, CompleteUpload, CreateUpload, Kind, LinkUpload, ListUploads, Status},
 };
 use bowerbird_testkit::eventually;
@@ -126,18 +127,39 @@ async fn an_aborted_upload_gives_back_its_quota_and_what_still_comes_is_removed(
 }
 
 #[tokio::test]
-async fn a_link_that_is_used_after_the_file_was_deleted_brings_nothing_back() {
+async fn a_link_that_is_used_after_the_file_was_purged_brings_nothing_back() {
     let world = World::new().await;
     let (node, caller) = (world.node("").await, world.account(QUOTA).await);
     let upload = node.create(caller, b"hello").await;
     let transfer = upload.transfer.unwrap();
     assert_eq!(put(&transfer, b"hello").await, 200);
     let done = node.until(caller, upload.id, "the file is there", |upload| upload.status == Status::Completed).await;
-    node.files.clone().delete(call(caller, DeleteFile { id: done.file_id.unwrap() })).await.unwrap();
+    let file = done.file_id.unwrap();
+    node.files.clone().delete(call(caller, DeleteFile { id: file })).await.unwrap();
+    node.files.clone().purge(call(caller, PurgeTrashed { id: file.0 })).await.unwrap();
     eventually(PATIENCE, "it is purged", async || world.keys(caller).await.is_empty().then_some(())).await;
     assert_eq!(put(&transfer, b"again").await, 200);
     eventually(PATIENCE, "it is removed again", async || world.keys(caller).await.is_empty().then_some(())).await;
     assert_eq!(world.usage(caller).await, (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn what_is_told_again_of_an_object_leaves_it_to_the_trash_and_to_the_file_that_took_it() {
+    let world = World::new().await;
+    let (node, caller) = (world.node("").await, world.account(QUOTA).await);
+    let upload = node.create(caller, b"hello").await;
+    assert_eq!(put(&upload.transfer.unwrap(), b"hello").await, 200);
+    let done = node.until(caller, upload.id, "the file is there", |upload| upload.status == Status::Completed).await;
+    let (file, key) = (done.file_id.unwrap(), world.key_of(upload.id).await);
+    node.files.clone().delete(call(caller, DeleteFile { id: file })).await.unwrap();
+    assert!(!node.landing.created(&key).await.unwrap(), "it is in the trash");
+    node.files.clone().restore(call(caller, RestoreTrashed { id: file.0, on_collision: None })).await.unwrap();
+    assert_eq!(node.file(caller, file).await.status, FileStatus::Available);
+
+    // Another file has this content now, and the row of the upload's own is gone.
+    assert_eq!(world.run("UPDATE files SET id = gen_random_uuid()").await, 1);
+    assert!(!node.landing.created(&key).await.unwrap(), "it is another file's");
+    assert_eq!((world.run("DELETE FROM object_purges").await, world.keys(caller).await), (0, vec![key]));
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ use crate::{
     alarms::{Alarms, AlarmsAddress, Pace},
     events::Bell,
     files::{self, Files},
-    ingest::{self, Ingest, Reconciler},
+    ingest::{self, Ingest, Landing, Reconciler},
     metrics::Meters,
     requests::{Limits, Pool},
     supervision::{self, Root, Supervisor},
@@ -85,6 +85,7 @@ pub(super) struct Node {
     pub(super) requests: Requests,
     pub(super) files: files::Requests,
     pub(super) reconciler: Reconciler,
+    pub(super) landing: Landing,
     root: Option<Root>,
     runtime: Option<Runtime>,
 }
@@ -279,10 +280,10 @@ impl World {
                 alarms.child(),
             ];
             let root = supervision::start("test", children, clock.clone()).await.unwrap();
-            (uploads.requests.clone(), files.requests.clone(), ingest.reconciler(), root)
+            (uploads.requests.clone(), files.requests.clone(), ingest.reconciler(), ingest.landing(), root)
         });
-        let (requests, files, reconciler, root) = started.await.unwrap();
-        Node { requests, files, reconciler, root: Some(root), runtime: Some(runtime) }
+        let (requests, files, reconciler, landing, root) = started.await.unwrap();
+        Node { requests, files, reconciler, landing, root: Some(root), runtime: Some(runtime) }
     }
 
     /// Types of the events of one thing, in order.
