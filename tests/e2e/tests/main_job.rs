@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
 use bowerbird_e2e::{House, ended, text};
 use bowerbird_testkit::{
+    eventually,
     http::Http,
     lying::{Act, LyingServer},
     ranged_server::{Content, Options, RangedServer},
@@ -84,8 +85,15 @@ async fn a_url_becomes_a_file_with_the_right_bytes() -> Result<()> {
     assert_eq!(usage["stored_bytes"], content.len());
     http.delete(&format!("/v1/files/{file_id}")).await?.expect(204)?;
     assert_eq!(http.get(&format!("/v1/files/{file_id}")).await?.status, 404);
+    // From the trash it can come back, so it counts until it is purged.
     let usage = http.get("/v1/account/usage").await?.expect(200)?;
-    assert_eq!(usage["stored_bytes"], 0);
+    assert_eq!(usage["stored_bytes"], content.len());
+    http.delete(&format!("/v1/trash/{file_id}")).await?.expect(204)?;
+    eventually(Duration::from_mins(1), "its bytes are free again", async || {
+        let usage = http.get("/v1/account/usage").await.ok()?.json();
+        (usage["stored_bytes"] == 0).then_some(())
+    })
+    .await;
     assert_eq!(house.stop().await?, Some(0), "an orderly stop");
     Ok(())
 }
