@@ -181,6 +181,10 @@ impl Requests {
                         "replace keeps what the other file says of itself: change tags, description and expiry there",
                     ));
                 }
+                if old.status != FileStatus::Available {
+                    // The good content would become a version that cannot be had back.
+                    return Err(Problem::new(Code::InvalidState, "only a file that is available can replace another"));
+                }
                 change::replace(connection, account, replaced, id, self.0.keep_versions).await.map_err(problem)?
             }
             Place::Free(name) => {

@@ -11,6 +11,7 @@ use bowerbird_nats::{
     answer::Call,
     archive::Archive,
     event,
+    file::FileStatus,
     operation::Done,
     share::{
         Changed, CreateShare, FetchShare, Fetched, ListShares, OpenShare, RevokeShare, Share, Shared, Streamed, UnlockShare,
@@ -38,7 +39,7 @@ use crate::{
     alarms::{self, Due, Kind, WakeError, Wakes},
     cursor::{self, List, derive},
     database,
-    downloads::check::Faults,
+    downloads::{check::Faults, row::hexadecimal},
     idempotency,
 };
 
@@ -60,13 +61,23 @@ const CODE_BYTES: usize = 16;
 pub(crate) struct Seals {
     tickets: hmac::Key,
     pub(super) grants: hmac::Key,
+    fingerprints: hmac::Key,
 }
 
 impl Seals {
     /// All nodes have the same master key, so each knows what another gave out.
     pub(crate) fn new(master_key: &[u8; 32]) -> Self {
         let key = |purpose| hmac::Key::new(hmac::HMAC_SHA256, derive(master_key, purpose).as_ref());
-        Seals { tickets: key("bowerbird share tickets v1"), grants: key("bowerbird archive grants v1") }
+        Seals {
+            tickets: key("bowerbird share tickets v1"),
+            grants: key("bowerbird archive grants v1"),
+            fingerprints: key("bowerbird share fingerprints v1"),
+        }
+    }
+
+    /// The body holds a password, so what is stored must not be a plain digest of it: that could be guessed at leisure.
+    fn fingerprint(&self, plain: &str) -> String {
+        hexadecimal(hmac::sign(&self.fingerprints, plain.as_bytes()).as_ref())
     }
 
     fn ticket(&self, share: &Opened, until: OffsetDateTime) -> String {
@@ -100,7 +111,8 @@ impl Requests {
     /// Share a file or a folder.
     pub(crate) async fn create_share(self, call: Call<CreateShare>) -> Result<Share, Problem> {
         let account = call.account()?.account_id;
-        let key = idempotency::Request::new(Some(account), "share.create", call.idempotency_key, &call.fingerprint)?;
+        let fingerprint = self.0.seals.fingerprint(&call.fingerprint);
+        let key = idempotency::Request::new(Some(account), "share.create", call.idempotency_key, &fingerprint)?;
         let CreateShare { file_id, folder_id, password, expires_at, max_downloads } = call.request;
         let password = password.map(Zeroizing::new);
         let mut faults = Faults::default();
@@ -249,6 +261,9 @@ impl Requests {
         } else {
             let file_id = opened.file_id.ok_or_else(unknown)?;
             let stored = list::find(&self.0.pool, opened.account_id, file_id).await.map_err(problem)?.ok_or_else(unknown)?;
+            if stored.file.status != FileStatus::Available {
+                return Err(unknown());
+            }
             if opened.max_downloads.is_some() {
                 let link = self.link(&stored.object_key, &stored.file, self.0.link_ttl, Audience::Internal).await?;
                 let content_type = content_type::inert(&stored.file.content_type).to_owned();

@@ -281,7 +281,7 @@ impl Landing {
         let found = self.0.bucket.head(&file.object_key).await?;
         let news = match (file.status, found) {
             (FileStatus::Available | FileStatus::Quarantined, None) => {
-                let missing = store::missing(&self.0.pool, file.id).await?;
+                let missing = store::missing(&self.0.pool, file.id, &file.object_key).await?;
                 if missing {
                     warn!(file = %file.id, "the object of a file was removed by somebody else");
                 }

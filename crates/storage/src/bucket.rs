@@ -222,7 +222,12 @@ impl Bucket {
             .map_err(|error| Error::of("look at an object", error));
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) if error.kind() == ErrorKind::NoSuchKey => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NoSuchKey => {
+                // A proxy before a store that is away says 404 as well, and an answer to HEAD has nothing by which to tell. A
+                // listing has: what is said here may have content deleted.
+                let listed = self.list(key, None, 1).await?;
+                return if listed.iter().any(|object| object.key == key) { Err(error) } else { Ok(None) };
+            }
             Err(error) => return Err(error),
         };
         Ok(Some(ObjectInfo {

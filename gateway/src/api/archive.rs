@@ -24,6 +24,8 @@ use crate::{actors::Origin, refused::Refused};
 
 /// Files and folders of one archive: its directory is kept in memory.
 const MOST: usize = 100_000;
+/// Their names together, in bytes, for the same reason.
+const MOST_NAME_BYTES: usize = 16 << 20;
 /// From this length on an entry is written with 64 bits; some way below what 32 bits hold.
 const LARGE_BYTES: i64 = 0xf000_0000;
 
@@ -79,6 +81,7 @@ struct Packing {
     /// Where the last page ended, unless it was the last of all.
     next: Option<String>,
     packed: usize,
+    name_bytes: usize,
     out: Out,
     /// None once the archive is whole.
     zip: Option<ZipWriter<StreamWriter<Out>>>,
@@ -99,6 +102,7 @@ impl Packing {
             entries: VecDeque::new(),
             next: None,
             packed: 0,
+            name_bytes: 0,
             zip: Some(ZipWriter::new_stream(out.clone())),
             out,
             body: None,
@@ -111,10 +115,13 @@ impl Packing {
         let list = ListArchive { grant: self.grant.clone(), after: self.next.take() };
         let page = self.content.actors.ask(&list, &self.origin).await?;
         self.packed += page.entries.len();
-        if self.packed > MOST {
+        self.name_bytes += page.entries.iter().map(|entry| entry.path.len()).sum::<usize>();
+        if self.packed > MOST || self.name_bytes > MOST_NAME_BYTES {
             return Err(Refused::new(
                 Code::TooMany,
-                format!("the folder holds more than {MOST} files and folders; fetch it folder by folder"),
+                format!(
+                    "the folder holds more than {MOST} files and folders, or their names are too long together; fetch it folder by folder"
+                ),
             ));
         }
         self.entries = page.entries.into();

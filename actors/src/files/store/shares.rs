@@ -202,7 +202,7 @@ pub(crate) async fn count(connection: &mut PgConnection, id: ShareId) -> Result<
 pub(crate) async fn try_password(pool: &PgPool, id: ShareId) -> Result<Result<(), u64>, Error> {
     let tried = sqlx::query(
         "UPDATE shares SET failed_passwords = failed_passwords + 1, locked_until = CASE WHEN failed_passwords + 1 >= $2 \
-         THEN now() + make_interval(secs => least($3, 8 * power(2::double precision, failed_passwords + 1 - $2))) END \
+         THEN now() + make_interval(secs => least($3, 8 * power(2::double precision, least(failed_passwords + 1 - $2, 20)))) END \
          WHERE id = $1 AND (locked_until IS NULL OR locked_until <= now())",
     )
     .bind(id.0)

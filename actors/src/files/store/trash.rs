@@ -344,7 +344,8 @@ pub(crate) async fn give_up(connection: &mut PgConnection, account: Option<Accou
              AND CASE WHEN $2::uuid IS NULL THEN purge_after <= now() ELSE account_id = $2 END
              RETURNING id, account_id, size_bytes, object_key
          ), kept AS (
-             SELECT v.file_id, v.size_bytes, v.object_key FROM file_versions AS v JOIN gone ON gone.id = v.file_id
+             -- Gone here, so that nobody frees their bytes once more.
+             DELETE FROM file_versions AS v USING gone WHERE v.file_id = gone.id RETURNING v.file_id, v.size_bytes, v.object_key
          ), elsewhere AS (
              -- What lies below the prefix of a file that this one took the content of.
              INSERT INTO object_purges (prefix, object_key)

@@ -41,15 +41,18 @@ pub(crate) async fn file_by_key(pool: &PgPool, key: &str) -> Result<Option<Store
     row.as_ref().map(stored).transpose()
 }
 
-/// Its object is gone, and nobody of us removed it. False: it was known, or its owner has deleted it.
-pub(crate) async fn missing(pool: &PgPool, id: Uuid) -> Result<bool, Error> {
+/// The object with this key is gone, and nobody of us removed it. False: it was known, its owner has deleted it, or it has
+/// another content now.
+pub(crate) async fn missing(pool: &PgPool, id: Uuid, key: &str) -> Result<bool, Error> {
     let mut transaction = pool.begin().await?;
     let row = sqlx::query(concat!(
         "UPDATE files AS f SET found_as = f.status, status = 'missing', updated_at = now() FROM folders AS d \
-         WHERE f.id = $1 AND f.deleted_at IS NULL AND f.status IN ('available', 'quarantined') AND d.id = f.folder_id RETURNING ",
+         WHERE f.id = $1 AND f.object_key = $2 AND f.deleted_at IS NULL AND f.status IN ('available', 'quarantined') \
+         AND d.id = f.folder_id RETURNING ",
         file_columns!()
     ))
     .bind(id)
+    .bind(key)
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else { return Ok(false) };
