@@ -7,8 +7,7 @@ use poem::{Body, IntoResponse, Response};
 use poem_openapi::{
     ApiResponse, OpenApi,
     param::Header,
-    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
-    types::Type,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
 };
 
 use crate::{api::Area, caller::Caller, feed::Feed, refused::Refused};
@@ -36,13 +35,28 @@ impl ApiResponse for EventStream {
                               still there. It ends with an event `end` that says why.",
                 status: Some(200),
                 status_range: None,
-                content: vec![MetaMediaType { content_type: CONTENT_TYPE, schema: String::schema_ref() }],
+                content: vec![MetaMediaType { content_type: CONTENT_TYPE, schema: frame() }],
                 headers: vec![],
             }],
         }
     }
 
     fn register(_: &mut Registry) {}
+}
+
+/// What one event of the stream is. Tools that read such streams by the document take the schema as that of each event.
+fn frame() -> MetaSchemaRef {
+    let text =
+        |description| MetaSchemaRef::Inline(Box::new(MetaSchema { description: Some(description), ..MetaSchema::new("string") }));
+    let mut schema = MetaSchema::new("object");
+    schema.description = Some("One event of the stream");
+    schema.properties = vec![
+        ("id", text("Its place, for `Last-Event-ID`")),
+        ("event", text("Its type, such as `download.completed`; `end` is the last")),
+        ("data", text("JSON")),
+        ("retry", MetaSchemaRef::Inline(Box::new(MetaSchema::new("integer")))),
+    ];
+    MetaSchemaRef::Inline(Box::new(schema))
 }
 
 #[OpenApi(tag = "Area::Notifications")]
