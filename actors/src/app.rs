@@ -172,6 +172,7 @@ async fn assemble(parts: Parts) -> Result<Actors, StartError> {
         bell: bell.clone(),
         meters: meters.clone(),
         workers: workers("file"),
+        strangers: workers("stranger"),
         alarms: alarms_address.clone(),
         hashing,
         clock: clock.clone(),

@@ -57,6 +57,8 @@ const BATCH: i64 = 1000;
 pub(crate) struct Files {
     pub(crate) requests: Requests,
     workers: Pool,
+    /// For whoever has a link: strangers must not take the places of owners.
+    strangers: Pool,
     purger: Purger,
     address: PurgerAddress,
     trash_grace: Duration,
@@ -70,6 +72,8 @@ pub(crate) struct Foundation<'a> {
     pub(crate) bell: Bell,
     pub(crate) meters: Meters,
     pub(crate) workers: Pool,
+    /// For requests of nobody.
+    pub(crate) strangers: Pool,
     pub(crate) alarms: AlarmsAddress,
     pub(crate) hashing: Hashing,
     pub(crate) clock: Clock,
@@ -79,7 +83,8 @@ pub(crate) struct Foundation<'a> {
 impl Files {
     /// The area over this database and this bucket; nothing runs yet.
     pub(crate) fn new(foundation: Foundation<'_>) -> Self {
-        let Foundation { settings, pool, bucket, bell, meters, workers, alarms, hashing, clock, master_key } = foundation;
+        let Foundation { settings, pool, bucket, bell, meters, workers, strangers, alarms, hashing, clock, master_key } =
+            foundation;
         let address = PurgerAddress::default();
         let trash_grace = settings.files.trash_grace.get();
         let requests = Requests::new(Collaborators {
@@ -96,7 +101,7 @@ impl Files {
             clock,
             public_url: crate::app::public_url(settings),
         });
-        Files { requests, workers, purger: Purger { pool, bucket, bell, meters }, address, trash_grace }
+        Files { requests, workers, strangers, purger: Purger { pool, bucket, bell, meters }, address, trash_grace }
     }
 
     /// Where to wake the purger.
@@ -107,7 +112,8 @@ impl Files {
     /// What runs, in the order in which it starts.
     pub(crate) fn children(&self, clock: &Clock) -> Vec<ChildSpec> {
         let purger = self.purger.clone();
-        vec![self.workers.child(clock), ChildSpec::actor("purger", &self.address.0, move || (purger.clone(), ()))]
+        let purger_child = ChildSpec::actor("purger", &self.address.0, move || (purger.clone(), ()));
+        vec![self.workers.child(clock), self.strangers.child(clock), purger_child]
     }
 
     /// What is woken: the purger, what has been in the trash for long enough, and what expires.
@@ -141,21 +147,28 @@ impl Files {
 
     /// Add what this area answers.
     pub(crate) fn endpoints(&self, service: ServiceBuilder) -> ServiceBuilder {
-        let limit = self.workers.endpoint_limit();
-        let with = |operation| Desk::new(self.requests.clone(), self.workers.clone(), operation);
         macro_rules! answers {
-            ($service:expr, $($request:ty, $operation:literal, $method:ident;)*) => {{
-                let service = $service;
+            ($service:expr, $workers:expr, $($request:ty, $operation:literal, $method:ident;)*) => {{
+                let (service, workers) = ($service, $workers);
+                let limit = workers.endpoint_limit();
                 $(
-                    let desk = with($operation);
+                    let desk = Desk::new(self.requests.clone(), workers.clone(), $operation);
                     let service =
                         service.endpoint(limit, move |call: Call<$request>| desk.clone().serve(call, Requests::$method));
                 )*
                 service
             }};
         }
+        let service = answers! {
+            service, &self.strangers,
+            ListArchive, "archive.list", list_archive;
+            LinkArchived, "archive.link", link_archived;
+            OpenShare, "share.open", open_share;
+            UnlockShare, "share.unlock", unlock_share;
+            FetchShare, "share.fetch", fetch_share;
+        };
         answers! {
-            service,
+            service, &self.workers,
             GetFile, "file.get", get;
             ListFiles, "file.list", list;
             UpdateFile, "file.update", update;
@@ -171,14 +184,9 @@ impl Files {
             UpdateFolder, "folder.update", update_folder;
             DeleteFolder, "folder.delete", delete_folder;
             BeginArchive, "archive.begin", begin_archive;
-            ListArchive, "archive.list", list_archive;
-            LinkArchived, "archive.link", link_archived;
             CreateShare, "share.create", create_share;
             ListShares, "share.list", list_shares;
             RevokeShare, "share.revoke", revoke_share;
-            OpenShare, "share.open", open_share;
-            UnlockShare, "share.unlock", unlock_share;
-            FetchShare, "share.fetch", fetch_share;
             ListTrash, "trash.list", list_trash;
             RestoreTrashed, "trash.restore", restore;
             PurgeTrashed, "trash.purge", purge;

@@ -59,7 +59,9 @@ impl From<files::store::Error> for Error {
             files::store::Error::Disabled => Error::Disabled,
             files::store::Error::Corrupt(what) => Error::Corrupt(what),
             // A completed download takes another name, and moves no folder.
-            files::store::Error::NameTaken | files::store::Error::TooLarge => Error::Corrupt("place of the file"),
+            files::store::Error::NameTaken | files::store::Error::TooLarge | files::store::Error::DoesNotFit => {
+                Error::Corrupt("place of the file")
+            }
             files::store::Error::Database(error) => Error::Database(error),
         }
     }

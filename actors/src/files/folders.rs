@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     check, page,
-    requests::{Requests, changed, problem},
+    requests::{Requests, changed, does_not_fit, problem},
     store::{change, folders, list, trash},
 };
 use crate::{
@@ -21,11 +21,6 @@ use crate::{
     downloads::check as texts,
     idempotency,
 };
-
-/// How deep folders may lie.
-const MAX_DEPTH: usize = 32;
-/// Longest path.
-const MAX_PATH_BYTES: usize = 1024;
 
 impl Requests {
     /// Make a folder, and those above it.
@@ -158,11 +153,8 @@ impl Requests {
         }
         let (depth, bytes) = folders::extent(&mut transaction, account, &old.path).await.map_err(problem)?;
         let path = folders::join(&parent.path, &name);
-        let depth = path.matches('/').count() + usize::try_from(depth).unwrap_or(usize::MAX);
-        if depth > MAX_DEPTH || path.len() + usize::try_from(bytes).unwrap_or(usize::MAX) > MAX_PATH_BYTES {
-            let why = format!(
-                "what is in the folder would lie deeper than {MAX_DEPTH} folders, or have a path of more than {MAX_PATH_BYTES} bytes"
-            );
+        if !folders::fits(&path, depth, bytes) {
+            let why = does_not_fit();
             return Err(Problem::invalid(if changes.parent.is_some() { "parent" } else { "name" }, why));
         }
         let folder = folders::relocate(&mut transaction, account, &old, &parent, &name).await.map_err(problem)?;

@@ -284,6 +284,15 @@ pub(super) fn unknown() -> Problem {
     Problem::not_found("file")
 }
 
+/// Why a folder cannot be there.
+pub(super) fn does_not_fit() -> String {
+    format!(
+        "what is in the folder would lie deeper than {} folders, or have a path of more than {} bytes; shorten a name above it first",
+        folders::MAX_DEPTH,
+        folders::MAX_PATH_BYTES
+    )
+}
+
 pub(super) fn problem(error: store::Error) -> Problem {
     match error {
         store::Error::Database(error) => database::problem(&error),
@@ -295,6 +304,7 @@ pub(super) fn problem(error: store::Error) -> Problem {
             Code::QuotaExceeded,
             "the account's storage does not hold it; purge files in the trash or ask for more quota",
         ),
+        store::Error::DoesNotFit => Problem::new(Code::InvalidState, does_not_fit()),
         store::Error::TooLarge => Problem::new(
             Code::TooMany,
             format!(

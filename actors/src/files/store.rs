@@ -46,6 +46,9 @@ pub(crate) enum Error {
     /// More is in the folder than one step may move.
     #[error("the folder holds too much to be moved at once")]
     TooLarge,
+    /// What is in the folder would lie too deep, or have too long a path.
+    #[error("the folder does not fit there")]
+    DoesNotFit,
     /// The account is not there, or was disabled.
     #[error("the account may do nothing")]
     Disabled,

@@ -54,7 +54,9 @@ impl From<file_store::Error> for Error {
             file_store::Error::Disabled => Error::Disabled,
             file_store::Error::Corrupt(what) => Error::Corrupt(what),
             // A landed upload takes another name, and moves no folder.
-            file_store::Error::NameTaken | file_store::Error::TooLarge => Error::Corrupt("place of the file"),
+            file_store::Error::NameTaken | file_store::Error::TooLarge | file_store::Error::DoesNotFit => {
+                Error::Corrupt("place of the file")
+            }
             file_store::Error::Database(error) => Error::Database(error),
         }
     }

@@ -31,8 +31,12 @@ const LARGE_BYTES: i64 = 0xf000_0000;
 
 impl Content {
     /// A folder with everything in it, as a zip.
-    pub(crate) async fn archive(&self, archive: Archive, origin: &Origin) -> Result<Response, Refused> {
-        let place = self.place()?;
+    pub(crate) async fn archive(
+        &self,
+        archive: Archive,
+        origin: &Origin,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Response, Refused> {
         // The first page before the answer begins, so that what is wrong can still be said.
         let mut packing = Packing::new(self.clone(), origin.clone(), archive.grant, place);
         packing.next_page().await?;
@@ -184,7 +188,7 @@ impl Packing {
         let size = u64::try_from(entry.size_bytes).map_err(io::Error::other)?;
         let link = self.content.actors.ask(&LinkArchived { grant: self.grant.clone(), file_id }, &self.origin).await;
         let link = link.map_err(io::Error::other)?;
-        let (body, _) = self.content.fetch(&link.url, None, size).await.map_err(io::Error::other)?;
+        let (body, _) = self.content.fetch(&link.url, None, size, None).await.map_err(io::Error::other)?;
         writer(&mut self.zip)?.start_file(entry.path.as_str(), options).map_err(io::Error::other)?;
         self.body = Some((body, size));
         Ok(())

@@ -149,7 +149,7 @@ impl Content {
         };
         let place = self.place()?;
         let link = self.actors.ask(&PresignFile { id, internal: true }, origin).await?;
-        let (bytes, content_type) = self.fetch(&link.url, range.as_ref(), size).await?;
+        let (bytes, content_type) = self.fetch(&link.url, range.as_ref(), size, Some(&entity_tag(&file.etag))).await?;
         let body =
             Body::from_bytes_stream(Streamed { bytes, _place: place, _running: Running::begin(&self.running) }.into_stream());
         let tag = Some(entity_tag(&file.etag));
@@ -167,7 +167,7 @@ impl Content {
     /// All of a content that somebody fetches by a link of ours.
     pub(crate) async fn stream(&self, streamed: &share::Streamed, place: OwnedSemaphorePermit) -> Result<Response, Refused> {
         let size = u64::try_from(streamed.size_bytes).map_err(|_| Refused(Problem::internal()))?;
-        let (bytes, _) = self.fetch(&streamed.link.url, None, size).await?;
+        let (bytes, _) = self.fetch(&streamed.link.url, None, size, None).await?;
         let body =
             Body::from_bytes_stream(Streamed { bytes, _place: place, _running: Running::begin(&self.running) }.into_stream());
         let content_type = HeaderValue::from_str(&streamed.content_type).unwrap_or(OPAQUE);
@@ -176,12 +176,14 @@ impl Content {
 
     /// Ask the object store, and make sure that it is about to send what was asked for.
     ///
-    /// The media type is what the link was signed with: one that runs nothing, whatever the source declared.
+    /// The media type is what the link was signed with: one that runs nothing, whatever the source declared. `tag`: only of the
+    /// content that has it, where the file was looked at before its link was made.
     pub(crate) async fn fetch(
         &self,
         link: &str,
         range: Option<&Range<u64>>,
         size: u64,
+        tag: Option<&str>,
     ) -> Result<(bowerbird_outbound::Body, HeaderValue), Refused> {
         let unavailable = || Refused::new(Code::StorageUnavailable, "the object store did not give the content; try again soon");
         let mut headers = HeaderMap::new();
@@ -189,10 +191,16 @@ impl Content {
             let value = format!("bytes={}-{}", range.start, range.end - 1);
             headers.insert(header::RANGE, HeaderValue::from_str(&value).map_err(|_| Refused(Problem::internal()))?);
         }
+        if let Some(tag) = tag {
+            headers.insert(header::IF_MATCH, HeaderValue::from_str(tag).map_err(|_| Refused(Problem::internal()))?);
+        }
         let response = self.client.get(link, headers, &self.stopping).await.map_err(|error| {
             tracing::warn!(%error, "the object store could not be asked for a file");
             unavailable()
         })?;
+        if response.status == StatusCode::PRECONDITION_FAILED {
+            return Err(Refused::new(Code::StorageUnavailable, "the content was replaced in this moment; ask again"));
+        }
         let expected = range.map_or(size, |range| range.end - range.start);
         let expected_status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
         let length = response.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

@@ -124,7 +124,7 @@ impl FoldersApi {
         id: Path<FolderId>,
     ) -> Result<Packed, Refused> {
         let archive = self.actors.ask(&BeginArchive { folder_id: id.0 }, &caller.origin).await?;
-        Ok(Packed(self.content.archive(archive, &caller.origin).await?))
+        Ok(Packed(self.content.archive(archive, &caller.origin, self.content.place()?).await?))
     }
 
     /// Rename or move a folder

@@ -127,9 +127,8 @@ impl ShareEndpoint {
         if let Some(streamed) = fetched.streamed {
             return self.content.stream(&streamed, place).await.map_err(|refused| refused.0);
         }
-        drop(place);
         match fetched.archive {
-            Some(archive) => self.content.archive(archive, &origin).await.map_err(|refused| refused.0),
+            Some(archive) => self.content.archive(archive, &origin, place).await.map_err(|refused| refused.0),
             None => Err(Problem::internal()),
         }
     }

@@ -13,6 +13,18 @@ pub(crate) struct Listed {
     pub(crate) name: String,
 }
 
+/// Where the folder is, if it is there and its owner may still do something.
+async fn root(pool: &PgPool, account: AccountId, folder: FolderId) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT d.path FROM folders AS d JOIN accounts AS a ON a.id = d.account_id AND a.disabled_at IS NULL
+         WHERE d.id = $1 AND d.account_id = $2 AND d.deleted_at IS NULL",
+    )
+    .bind(folder.0)
+    .bind(account.0)
+    .fetch_optional(pool)
+    .await
+}
+
 /// Entries after a path and a name: folders, with no name, before the files in them. None: the folder is not there any more.
 pub(crate) async fn entries(
     pool: &PgPool,
@@ -21,13 +33,7 @@ pub(crate) async fn entries(
     after: Option<(&str, &str)>,
     limit: i64,
 ) -> Result<Option<Vec<Listed>>, Error> {
-    let root: Option<String> =
-        sqlx::query_scalar("SELECT path FROM folders WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL")
-            .bind(folder.0)
-            .bind(account.0)
-            .fetch_optional(pool)
-            .await?;
-    let Some(root) = root else { return Ok(None) };
+    let Some(root) = root(pool, account, folder).await? else { return Ok(None) };
     let (path, name) = after.unwrap_or(("", ""));
     let below = if root == "/" { root.clone() } else { format!("{root}/") };
     let rows = sqlx::query(
@@ -38,7 +44,7 @@ pub(crate) async fn entries(
              UNION ALL
              (SELECT f.id, d.path, f.name COLLATE \"C\", f.size_bytes, f.updated_at FROM folders AS d JOIN files AS f ON f.folder_id = d.id
               WHERE d.account_id = $1 AND d.deleted_at IS NULL AND (d.path = $2 OR (d.path >= $3 AND starts_with(d.path, $3)))
-              AND f.deleted_at IS NULL AND f.status = 'available'
+              AND f.deleted_at IS NULL AND f.status = 'available' AND d.path >= $4 COLLATE \"C\"
               AND (d.path, f.name COLLATE \"C\") > ($4 COLLATE \"C\", $5 COLLATE \"C\")
               ORDER BY d.path, f.name COLLATE \"C\" LIMIT $6)
          ) AS t ORDER BY path, name LIMIT $6",
@@ -67,13 +73,7 @@ pub(crate) async fn entries(
 
 /// A file that lies in this folder or below it.
 pub(crate) async fn file(pool: &PgPool, account: AccountId, folder: FolderId, id: FileId) -> Result<Option<Stored>, Error> {
-    let root: Option<String> =
-        sqlx::query_scalar("SELECT path FROM folders WHERE id = $1 AND account_id = $2 AND deleted_at IS NULL")
-            .bind(folder.0)
-            .bind(account.0)
-            .fetch_optional(pool)
-            .await?;
-    let Some(root) = root else { return Ok(None) };
+    let Some(root) = root(pool, account, folder).await? else { return Ok(None) };
     let inside = |file: &File| root == "/" || file.folder == root || file.folder.starts_with(&format!("{root}/"));
     Ok(list::find(pool, account, id).await?.filter(|stored| inside(&stored.file)))
 }

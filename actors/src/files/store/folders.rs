@@ -15,6 +15,11 @@ use super::{
 };
 use crate::files::names::numbered;
 
+/// How deep folders may lie.
+pub(crate) const MAX_DEPTH: usize = 32;
+/// Longest path.
+pub(crate) const MAX_PATH_BYTES: usize = 1024;
+
 /// Names tried one after another before a random one is taken.
 const NUMBERS: [std::ops::Range<u32>; 3] = [2..20, 20..200, 200..1000];
 
@@ -240,6 +245,13 @@ pub(crate) async fn extent(connection: &mut PgConnection, account: AccountId, pa
     let own = i32::try_from(path.matches('/').count()).unwrap_or(i32::MAX);
     let (bytes, depth): (i32, i32) = (row.try_get("bytes")?, row.try_get("depth")?);
     Ok((i64::from((depth - own).max(0)), i64::from(bytes)))
+}
+
+/// Whether a folder may have this path when what is in it lies so much deeper and has paths so many bytes longer.
+pub(crate) fn fits(path: &str, deeper: i64, longer: i64) -> bool {
+    let depth = path.matches('/').count().saturating_add(usize::try_from(deeper).unwrap_or(0));
+    let bytes = path.len().saturating_add(usize::try_from(longer).unwrap_or(0));
+    depth <= MAX_DEPTH && bytes <= MAX_PATH_BYTES
 }
 
 /// Folders in a folder, by name: those after this name.

@@ -141,7 +141,9 @@ pub(crate) async fn trash_folder(
     }
     let files: Vec<Uuid> = sqlx::query_scalar(
         "UPDATE files SET deleted_at = now(), trashed_with = $2, purge_after = now() + make_interval(secs => $3), \
-         version = version + 1, updated_at = now() WHERE folder_id = ANY ($1) AND deleted_at IS NULL RETURNING id",
+         version = version + 1, updated_at = now() \
+         WHERE id IN (SELECT id FROM files WHERE folder_id = ANY ($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE) \
+         AND deleted_at IS NULL RETURNING id",
     )
     .bind(&below)
     .bind(folder.id.0)
@@ -154,6 +156,10 @@ pub(crate) async fn trash_folder(
     let data = folder::Trashed { folder: folder.clone(), folders: others, files };
     change::tell(connection, event::FOLDER_TRASHED, account, folder.id.0, &data).await?;
     count(connection, account, -files).await
+}
+
+fn slashes(path: &str) -> i32 {
+    i32::try_from(path.matches('/').count()).unwrap_or(i32::MAX)
 }
 
 fn number(length: usize) -> i64 {
@@ -294,6 +300,18 @@ async fn restore_folder(
         return Err(Error::NameTaken);
     }
     let path = folders::join(&parent.path, &name);
+    let (depth, bytes): (i32, i32) = sqlx::query_as(
+        "SELECT coalesce(max(char_length(path) - char_length(replace(path, '/', ''))), 0) - $3, \
+         coalesce(max(octet_length(path)), 0) - octet_length($2) FROM folders WHERE trashed_with = $1",
+    )
+    .bind(id)
+    .bind(&folder.path)
+    .bind(slashes(&folder.path))
+    .fetch_one(&mut *connection)
+    .await?;
+    if !folders::fits(&path, i64::from(depth), i64::from(bytes)) {
+        return Err(Error::DoesNotFit);
+    }
     sqlx::query(
         "UPDATE folders SET deleted_at = NULL, trashed_with = NULL, purge_after = NULL, version = version + 1, updated_at = now(), \
          path = $3 || substr(path, char_length($2) + 1), parent_id = CASE WHEN id = $1 THEN $4 ELSE parent_id END, \

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bowerbird_nats::{
-    Code,
-    file::{DeleteFile, FileChanges, UpdateFile},
-    folder::{CreateFolder, DeleteFolder},
+    Code, FolderId,
+    file::{BulkAction, BulkFiles, DeleteFile, FileChanges, UpdateFile},
+    folder::{CreateFolder, DeleteFolder, FolderChanges, UpdateFolder},
     trash::{Kind, ListTrash, PurgeTrashed, RestoreTrashed},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -260,4 +260,77 @@ async fn history(world: &Arc<World>, caller: bowerbird_nats::credential::Caller,
         world.requests.clone().delete(call(caller, DeleteFile { id: file.id })).await.unwrap();
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_folder_that_no_longer_fits_where_it_was_stays_in_the_trash_and_says_why() {
+    let world = World::new().await;
+    let caller = world.account().await;
+    let create = |path: String| CreateFolder { path, on_collision: None };
+    let requests = || world.requests.clone();
+    // As deep as may be.
+    let deepest: String = (0..32).map(|number| format!("/f{number}")).collect();
+    requests().create_folder(call(caller, create(deepest))).await.unwrap();
+    let [outer, inner] = [("/", "f0"), ("/f0", "f1")].map(|(parent, name)| (parent.to_owned(), name));
+    let of = async |(parent, name): &(String, &str)| -> FolderId {
+        let id: Uuid = sqlx::query_scalar("SELECT id FROM folders WHERE account_id = $1 AND path = $2")
+            .bind(caller.account_id.0)
+            .bind(format!("{}/{name}", parent.trim_end_matches('/')))
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+        FolderId(id)
+    };
+    let (outer, inner) = (of(&outer).await, of(&inner).await);
+    requests().delete_folder(call(caller, DeleteFolder { id: inner })).await.unwrap();
+    requests().create_folder(call(caller, create("/z".to_owned()))).await.unwrap();
+    let changes = FolderChanges { parent: Some("/z".to_owned()), ..FolderChanges::default() };
+    requests().update_folder(call(caller, UpdateFolder { id: outer, if_version: None, changes })).await.unwrap();
+    let refused = requests().restore(call(caller, restore(inner.0))).await.unwrap_err();
+    assert_eq!(refused.code, Code::InvalidState);
+    assert!(refused.detail.contains("deeper than 32 folders"), "{}", refused.detail);
+    let trash = requests().list_trash(call(caller, ListTrash::default())).await.unwrap().items;
+    assert_eq!((trash.len(), trash[0].id), (1, inner.0));
+    // Back where it came from there is room.
+    let changes = FolderChanges { parent: Some("/".to_owned()), ..FolderChanges::default() };
+    requests().update_folder(call(caller, UpdateFolder { id: outer, if_version: None, changes })).await.unwrap();
+    requests().restore(call(caller, restore(inner.0))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tree_moves_to_the_trash_and_back_beside_changes_of_its_files_and_nobody_is_turned_away() {
+    let world = Arc::new(World::new().await);
+    let caller = world.account().await;
+    let mut ids = Vec::new();
+    for number in 0..60 {
+        ids.push(world.file(caller, "/a", &format!("{number}"), "x").await.id);
+    }
+    ids.reverse();
+    let folder = world.get(caller, ids[0]).await.unwrap().folder_id.unwrap();
+    let (tagging, moving) = (Arc::clone(&world), Arc::clone(&world));
+    let tags = |round: usize| if round.is_multiple_of(2) { BulkAction::Tag } else { BulkAction::Untag };
+    tokio::join!(
+        async move {
+            for round in 0..40 {
+                let bulk = BulkFiles {
+                    action: tags(round),
+                    ids: ids.clone(),
+                    folder: None,
+                    tags: vec!["t".to_owned()],
+                    on_collision: None,
+                };
+                let result = tagging.requests.clone().bulk(call(caller, bulk)).await.unwrap();
+                for item in result.items {
+                    assert!(item.error.as_ref().is_none_or(|error| error.code == Code::NotFound), "{item:?}");
+                }
+            }
+        },
+        async move {
+            for _ in 0..40 {
+                moving.requests.clone().delete_folder(call(caller, DeleteFolder { id: folder })).await.unwrap();
+                moving.requests.clone().restore(call(caller, restore(folder.0))).await.unwrap();
+            }
+        },
+    );
+    assert_eq!(world.usage(caller).await, (60, 60));
 }

@@ -80,6 +80,7 @@ impl World {
             bell: bell.clone(),
             meters: meters.clone(),
             workers: Pool::new("file", Limits::default(), meters.clone(), bell.clone()),
+            strangers: Pool::new("stranger", Limits::default(), meters.clone(), bell.clone()),
             alarms: AlarmsAddress::default(),
             hashing: Hashing::new(&settings.auth, meters.clone()).unwrap(),
             clock: Clock::system(),

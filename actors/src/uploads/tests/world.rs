@@ -235,6 +235,7 @@ impl World {
                 bell: bell.clone(),
                 meters: meters.clone(),
                 workers: workers("file"),
+                strangers: workers("stranger"),
                 alarms: alarms_address.clone(),
                 hashing: Hashing::new(&settings.auth, meters.clone()).unwrap(),
                 clock: clock.clone(),
