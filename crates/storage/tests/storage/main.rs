@@ -4,6 +4,7 @@
 
 mod durability;
 mod links;
+mod notifications;
 mod parts;
 mod port;
 mod protocol;
