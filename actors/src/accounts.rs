@@ -3,6 +3,7 @@
 pub mod hashing;
 mod password;
 mod store;
+mod update;
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use bowerbird_config::Settings;
 use bowerbird_lifecycle::{Clock, IdSource};
 use bowerbird_nats::{
     Code, Problem,
-    account::{Account, GetAccount, GetUsage, Register, Role, Usage},
+    account::{Account, GetAccount, GetUsage, Register, Role, UpdateAccount, Usage},
     answer::{Call, Limit, ServiceBuilder},
     problem::FieldError,
 };
@@ -66,10 +67,11 @@ impl Accounts {
     pub fn endpoints(&self, service: ServiceBuilder) -> ServiceBuilder {
         let limit = self.0.workers.endpoint_limit();
         let hashing = Limit { concurrency: self.0.hashing.most(), queue: self.0.hashing.most() };
-        let (register, get, usage) = (self.clone(), self.clone(), self.clone());
+        let (register, get, update, usage) = (self.clone(), self.clone(), self.clone(), self.clone());
         service
             .endpoint(hashing, move |call: Call<Register>| register.clone().register(call))
             .endpoint(limit, move |call: Call<GetAccount>| get.clone().get(call))
+            .endpoint(limit, move |call: Call<UpdateAccount>| update.clone().update(call))
             .endpoint(limit, move |call: Call<GetUsage>| usage.clone().usage(call))
     }
 
@@ -161,15 +163,21 @@ fn check(request: Register, password_min_characters: usize) -> Result<Checked, P
         ("email", email.as_deref().and_then(email_fault)),
         ("display_name", display_name.as_deref().and_then(display_name_fault)),
     ];
+    without(faults)?;
+    Ok(Checked { account_name, email, display_name, password })
+}
+
+/// One problem that names every field at fault.
+fn without<const N: usize>(faults: [(&str, Option<String>); N]) -> Result<(), Problem> {
     let errors: Vec<FieldError> =
         faults.into_iter().filter_map(|(field, fault)| Some(FieldError { field: field.to_owned(), message: fault? })).collect();
-    if !errors.is_empty() {
-        let sentences: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
-        let mut problem = Problem::new(Code::InvalidValue, sentences.join("; "));
-        problem.errors = errors;
-        return Err(problem);
+    if errors.is_empty() {
+        return Ok(());
     }
-    Ok(Checked { account_name, email, display_name, password })
+    let sentences: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    let mut problem = Problem::new(Code::InvalidValue, sentences.join("; "));
+    problem.errors = errors;
+    Err(problem)
 }
 
 fn name_fault(name: &str) -> Option<String> {

@@ -23,6 +23,7 @@ use bowerbird_nats::{
 };
 use sqlx::PgPool;
 
+pub(crate) use self::store::verifications::address_changed;
 use self::{
     inbox::{Inbox, Limits},
     mail::{

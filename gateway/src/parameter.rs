@@ -2,8 +2,8 @@
 
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 
-/// The words for a number, a choice or a yes or no: `must be a whole number from 1 to 200`. `None` for a text, of which its
-/// own type says more.
+/// The words for a number, a choice, a yes or no, or a time: `must be a whole number from 1 to 200`. `None` for a text, of which
+/// its own type says more.
 pub(crate) fn form(schema: &MetaSchemaRef, registry: &Registry) -> Option<String> {
     match schema {
         MetaSchemaRef::Reference(name) => form_of(registry.schemas.get(name)?, registry),
@@ -25,6 +25,8 @@ fn form_of(schema: &MetaSchema, registry: &Registry) -> Option<String> {
             (None, None) => "must be a whole number".to_owned(),
         }),
         "boolean" => Some("must be true or false".to_owned()),
+        "string" if schema.format == Some("date") => Some("must be a day such as 2026-11-20".to_owned()),
+        "string" if schema.format == Some("date-time") => Some("must be a time such as 2026-11-20T07:00:00Z".to_owned()),
         _ => schema.all_of.iter().find_map(|part| form(part, registry)),
     }
 }

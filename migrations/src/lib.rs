@@ -33,6 +33,7 @@ const FILES: &[(&str, &str)] = files![
     "0010_uploads",
     "0011_drive",
     "0012_review",
+    "0013_account_changes",
 ];
 
 /// Held while a process looks and migrates, so that what it saw is still true when it acts. The migrator's own lock comes

@@ -65,6 +65,51 @@ impl std::fmt::Debug for Register {
 #[serde(deny_unknown_fields)]
 pub struct GetAccount {}
 
+/// What an account can be without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(poem_openapi::Enum), oai(rename = "AccountClearable", rename_all = "snake_case"))]
+pub enum Clearable {
+    /// Its e-mail address.
+    Email,
+    /// What people read.
+    DisplayName,
+}
+
+/// Change the caller's account; what is not given stays. Another address has to be verified before anything is sent there; the one
+/// that was verified before is told.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(poem_openapi::Object),
+    oai(deny_unknown_fields, skip_serializing_if_is_none, skip_serializing_if_is_empty)
+)]
+pub struct UpdateAccount {
+    /// Another address. Wants `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(max_length = 254)))]
+    pub email: Option<String>,
+    /// What people read; at most 100 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_length = 1, max_length = 100)))]
+    pub display_name: Option<String>,
+    /// What to take away. Taking the address away wants `password`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", oai(default, validator(max_items = 2)))]
+    pub clear: Vec<Clearable>,
+    /// The present password, where it is wanted: who has found an open session must not have the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_length = 1, max_length = 1024)))]
+    pub password: Option<String>,
+}
+
+impl std::fmt::Debug for UpdateAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpdateAccount").field("clear", &self.clear).finish_non_exhaustive()
+    }
+}
+
 /// What the caller's account stores, and may.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,6 +181,7 @@ pub struct Usage {
 
 operation!(Register => Account, "account", "register", Public, "Make an account.");
 operation!(reads GetAccount => Account, "account", "get", Account, "The caller's account.");
+operation!(UpdateAccount => Account, "account", "update", Account, "Change the caller's address or display name.");
 operation!(reads GetUsage => Usage, "account", "usage", Account, "What the caller's account stores, and may.");
 operation!(RequestEmailVerification => Done, "account", "request_email_verification", Account, "Send a link that proves that the caller's address is read.");
 operation!(VerifyEmail => Done, "account", "verify_email", Public, "Use a link that proves that an address is read.");
@@ -149,4 +195,23 @@ pub struct Registered {
     pub account_name: String,
     /// Its role.
     pub role: Role,
+}
+
+/// What was changed of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Field {
+    /// Its address, which is not verified then.
+    Email,
+    /// What people read.
+    DisplayName,
+}
+
+/// `account.updated`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Updated {
+    /// The account.
+    pub account_id: AccountId,
+    /// What was changed. The values are not told.
+    pub changed: Vec<Field>,
 }

@@ -41,6 +41,7 @@ pub fn operations() -> Vec<Entry> {
     vec![
         entry::<account::Register>(),
         entry::<account::GetAccount>(),
+        entry::<account::UpdateAccount>(),
         entry::<account::GetUsage>(),
         entry::<account::RequestEmailVerification>(),
         entry::<account::VerifyEmail>(),

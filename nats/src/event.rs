@@ -83,6 +83,8 @@ macro_rules! event_types {
 event_types! {
     /// An account was made. Body: `account::Registered`.
     ACCOUNT_REGISTERED = "account.registered";
+    /// An account has another address or display name. Body: `account::Updated`.
+    ACCOUNT_UPDATED = "account.updated";
     /// Somebody logged in. Body: `session::Opened`.
     SESSION_OPENED = "session.opened";
     /// A session ended. Body: `session::Closed`.
@@ -161,6 +163,8 @@ event_types! {
     REMINDER_CANCELED = "reminder.canceled";
     /// A webhook was disabled because its receiver is gone or kept failing. Body: `webhook::Disabled`.
     WEBHOOK_DISABLED = "webhook.disabled";
+    /// A message for a webhook was given up. Webhooks are not told of it. Body: `webhook::Failed`.
+    WEBHOOK_FAILED = "webhook.failed";
     /// An account was told something. Body: `notification::Delivered`.
     NOTIFICATION_DELIVERED = "notification.delivered";
     /// Something could not be told. Body: `notification::Failed`.

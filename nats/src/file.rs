@@ -240,7 +240,7 @@ pub struct FileChanges {
     pub expires_at: Option<OffsetDateTime>,
     /// What to take away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", oai(default, validator(max_items = 2, unique_items)))]
+    #[cfg_attr(feature = "openapi", oai(default, validator(max_items = 2)))]
     pub clear: Vec<Clearable>,
 }
 

@@ -225,7 +225,7 @@ pub struct CreateReminder {
     pub ends_at: Option<OffsetDateTime>,
     /// How to tell; `inbox` when none is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", oai(default, validator(max_items = 3, unique_items)))]
+    #[cfg_attr(feature = "openapi", oai(default, validator(max_items = 3)))]
     pub channels: Vec<Channel>,
     /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -344,7 +344,7 @@ pub struct ReminderChanges {
     pub ends_at: Option<OffsetDateTime>,
     /// How to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_items = 1, max_items = 3, unique_items)))]
+    #[cfg_attr(feature = "openapi", oai(nullable, validator(min_items = 1, max_items = 3)))]
     pub channels: Option<Vec<Channel>>,
     /// What it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -360,7 +360,7 @@ pub struct ReminderChanges {
     pub unless_event: Option<Trigger>,
     /// What to take away.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", oai(default, validator(max_items = 7, unique_items)))]
+    #[cfg_attr(feature = "openapi", oai(default, validator(max_items = 7)))]
     pub clear: Vec<Clearable>,
 }
 
@@ -370,6 +370,9 @@ pub struct ReminderChanges {
 pub struct UpdateReminder {
     /// The reminder.
     pub id: ReminderId,
+    /// Only if it still has this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<i64>,
     /// What is to change.
     pub changes: ReminderChanges,
 }

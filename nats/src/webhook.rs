@@ -395,6 +395,34 @@ pub struct Disabled {
     pub failing_since: Option<OffsetDateTime>,
 }
 
+/// `webhook.failed`: a message was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The webhook.
+    pub webhook_id: WebhookId,
+    /// The message.
+    pub delivery_id: WebhookDeliveryId,
+    /// The event that it was to tell of.
+    pub event_id: EventId,
+    /// The type of that.
+    pub event_type: String,
+    /// Why it was given up.
+    pub error: Failure,
+    /// What it was to tell, if that is a reminder that was meant for webhooks and is not in the inbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reminder: Option<Untold>,
+}
+
+/// A reminder that was not told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untold {
+    /// What to tell.
+    pub title: String,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 /// A message as receivers get it: the body of the POST.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {

@@ -3,8 +3,8 @@
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
     AccountId,
-    account::{Account, Registered, Role, Usage},
-    event::ACCOUNT_REGISTERED,
+    account::{Account, Field, Registered, Role, Updated, Usage},
+    event::{ACCOUNT_REGISTERED, ACCOUNT_UPDATED},
 };
 use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
 use time::OffsetDateTime;
@@ -99,17 +99,66 @@ pub(crate) async fn get(pool: &PgPool, account: AccountId) -> Result<Option<Acco
     .bind(account.0)
     .fetch_optional(pool)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Account {
+    row.as_ref().map(read).transpose()
+}
+
+fn read(row: &PgRow) -> Result<Account, sqlx::Error> {
+    Ok(Account {
         id: AccountId(row.try_get("id")?),
         account_name: row.try_get("account_name")?,
         email: row.try_get("email")?,
         email_verified: row.try_get::<Option<OffsetDateTime>, _>("email_verified_at")?.is_some(),
         display_name: row.try_get("display_name")?,
-        role: role(&row)?,
+        role: role(row)?,
         quota_bytes: row.try_get("quota_bytes")?,
         created_at: row.try_get("created_at")?,
-    }))
+    })
+}
+
+/// The account and the hash of its password, unless it is disabled. Held until the transaction ends.
+pub(crate) async fn hold(
+    connection: &mut PgConnection,
+    account: AccountId,
+) -> Result<Option<(Account, Option<String>)>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT id, account_name, email, email_verified_at, display_name, role, quota_bytes, created_at, password_hash
+         FROM accounts WHERE id = $1 AND disabled_at IS NULL FOR NO KEY UPDATE",
+    )
+    .bind(account.0)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| Ok((read(&row)?, row.try_get("password_hash")?))).transpose()
+}
+
+/// Write down what was changed of a held account, and tell of it.
+pub(crate) async fn update(
+    connection: &mut PgConnection,
+    ids: IdSource,
+    account: &Account,
+    changed: Vec<Field>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE accounts SET email = $2, email_verified_at = CASE WHEN $3 THEN email_verified_at END, display_name = $4,
+                             updated_at = now()
+         WHERE id = $1",
+    )
+    .bind(account.id.0)
+    .bind(&account.email)
+    .bind(account.email_verified)
+    .bind(&account.display_name)
+    .execute(&mut *connection)
+    .await?;
+    let told = Updated { account_id: account.id, changed };
+    events::record(connection, NewEvent::new(ids, ACCOUNT_UPDATED, Some(account.id), account.id.0, &told)).await?;
+    Ok(())
+}
+
+/// The hash of the account's password, unless it is disabled.
+pub(crate) async fn password_hash(pool: &PgPool, account: AccountId) -> Result<Option<Option<String>>, sqlx::Error> {
+    sqlx::query_scalar("SELECT password_hash FROM accounts WHERE id = $1 AND disabled_at IS NULL")
+        .bind(account.0)
+        .fetch_optional(pool)
+        .await
 }
 
 /// The owner of this account proved to read this address. False if it is not the account's address any more, or the

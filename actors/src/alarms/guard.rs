@@ -116,6 +116,7 @@ impl Guard {
             if self.is_another_stream(&mut transaction).await? {
                 store::forget_all(&mut transaction).await?;
                 (place.looked, place.stored, place.at_once, place.again) = (Duration::ZERO, 0, true, false);
+                self.meters.0.alarm_horizon_seconds.set(0);
                 warn!("the stream of the alarms was lost or went back; all that is due within the horizon is scheduled again");
             }
             place.compared = Some(Instant::now());

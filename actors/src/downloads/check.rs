@@ -168,6 +168,14 @@ pub(crate) fn is_deceiving(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// It was changed since the caller looked.
+pub(crate) fn changed(asked: i64, found: i64) -> Problem {
+    Problem::new(
+        Code::VersionMismatch,
+        format!("it has version {found} by now, not {asked}; look at it again and decide whether the change still makes sense"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,7 @@ use super::{
         trash,
     },
 };
+pub(super) use crate::downloads::check::changed;
 use crate::{
     accounts::hashing::Hashing,
     alarms::{self, AlarmsAddress, Kind},
@@ -277,14 +278,6 @@ fn is_timed(changes: &FileChanges) -> bool {
 /// A file that takes another one's place brings its content and nothing else.
 fn moves_more_than_content(changes: &FileChanges) -> bool {
     changes.tags.is_some() || changes.description.is_some() || changes.expires_at.is_some() || !changes.clear.is_empty()
-}
-
-/// It was changed since the caller looked.
-pub(super) fn changed(asked: i64, found: i64) -> Problem {
-    Problem::new(
-        Code::VersionMismatch,
-        format!("it has version {found} by now, not {asked}; look at it again and decide whether the change still makes sense"),
-    )
 }
 
 pub(super) fn unknown() -> Problem {

@@ -23,6 +23,8 @@ const DEFAULTS: &[(&str, &[Channel])] = &[
 
 /// Says for itself where it goes.
 const REMINDER_FIRED: &str = "reminder.fired";
+/// Goes to the inbox, whatever was chosen, if it says what its owner was not told.
+const WEBHOOK_FAILED: &str = "webhook.failed";
 
 /// What an account chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +123,13 @@ impl Choices {
             };
         }
         let channels = self.events.get(event.event_type.as_str()).map_or(&[][..], Vec::as_slice);
-        Route { inbox: channels.contains(&Channel::Inbox), email: channels.contains(&Channel::Email), webhook: false }
+        let untold = event.event_type.as_str() == WEBHOOK_FAILED && event.data["reminder"].is_object();
+        Route { inbox: untold || channels.contains(&Channel::Inbox), email: channels.contains(&Channel::Email), webhook: false }
+    }
+
+    /// Whether its owner chose when it is told: a reminder that fires.
+    pub(crate) fn is_urgent(event: &Event) -> bool {
+        event.event_type.as_str() == REMINDER_FIRED
     }
 
     /// When an e-mail about this event is sent, if not now. A reminder is not held back: its owner chose when.

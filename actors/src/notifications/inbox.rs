@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
+    choices::Choices,
     mail::{Mail, mailer},
     store::{self, Addressee, New, emails},
     telling,
@@ -48,6 +49,9 @@ const IN_HAND: usize = 256;
 const BATCH: usize = 128;
 /// Longest transaction.
 const TELL_WITHIN: Duration = Duration::from_secs(20);
+/// A reminder is gathered with others only beyond so many times what other e-mails are: one that fires each minute must not fill a
+/// mailbox faster than its owner can read.
+const URGENT_TIMES: i64 = 6;
 /// What could not be told because the database was away comes again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// What is older is not sent by e-mail any more: it waits in the inbox.
@@ -100,6 +104,8 @@ struct Told {
     by_email: bool,
     /// When the e-mail is sent, if not now.
     held_until: Option<OffsetDateTime>,
+    /// It goes although many went before it.
+    is_urgent: bool,
     now: OffsetDateTime,
 }
 
@@ -273,7 +279,8 @@ impl Inbox {
             read_at: None,
         };
         let held_until = addressee.choices.held_until(event, addressee.now);
-        Some(Told { account_id, notification, in_inbox, by_email, held_until, now: addressee.now })
+        let is_urgent = Choices::is_urgent(event);
+        Some(Told { account_id, notification, in_inbox, by_email, held_until, is_urgent, now: addressee.now })
     }
 
     /// Each that goes by e-mail into one of its own, or into one that gathers: what is held back, and what is too much for
@@ -286,7 +293,9 @@ impl Inbox {
             let mut within_an_hour = emails::within_an_hour(connection, &accounts).await?;
             for told in told.iter().filter(|told| told.by_email) {
                 let sent = within_an_hour.entry(told.account_id).or_default();
-                let held_until = told.held_until.or_else(|| (*sent >= mail.most_an_hour).then(|| told.now + CALM_AFTER));
+                let most = if told.is_urgent { mail.most_an_hour.saturating_mul(URGENT_TIMES) } else { mail.most_an_hour };
+                let too_many = *sent >= most;
+                let held_until = told.held_until.or_else(|| too_many.then(|| told.now + CALM_AFTER));
                 if let Some(held_until) = held_until {
                     gathering.entry(told.account_id).or_insert(held_until);
                 } else {

@@ -3,7 +3,9 @@
 
 use bowerbird_nats::event::Event;
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::mail::letter::moment;
 use crate::downloads::check::is_deceiving;
 
 /// Longest title, in characters.
@@ -28,6 +30,7 @@ pub(crate) fn tell(event: &Event) -> Telling {
         "file" => file(event.event_type.name(), &data["file"]),
         "session" => session(event.event_type.name(), data),
         "reminder" => reminder(event.event_type.name(), data),
+        "webhook" => webhook(event, data),
         _ => (plain(event), None),
     };
     let title = line(&title, TITLE_MAX);
@@ -66,10 +69,53 @@ fn reminder(name: &str, data: &Value) -> (String, Option<String>) {
     let reminder = if data["reminder"].is_object() { &data["reminder"] } else { data };
     let (title, note) = (field(reminder, "title"), some(field(reminder, "note")));
     match name {
+        "fired" if data["late"] == true => {
+            (title.to_owned(), lines([note, due(data).map(|due| format!("Was due {due}; this is late."))]))
+        }
         "fired" => (title.to_owned(), note),
-        "missed" => (format!("Missed: {title}"), note),
+        "missed" => {
+            let due = due(data).map(|due| match data["occurrences"].as_i64() {
+                Some(many @ 2..) => format!("{many} times, first due {due}."),
+                _ => format!("Was due {due}."),
+            });
+            (format!("Missed: {title}"), lines([note, due, some(field(data, "reason"))]))
+        }
         other => (format!("Reminder {other}: {title}"), note),
     }
+}
+
+fn webhook(event: &Event, data: &Value) -> (String, Option<String>) {
+    let why = some(field(&data["error"], "detail"));
+    match event.event_type.name() {
+        // Told in its place, so it looks as it would have there.
+        "failed" if data["reminder"].is_object() => {
+            let (title, note) = (field(&data["reminder"], "title"), some(field(&data["reminder"], "note")));
+            let not_there = why.map(|why| format!("Your webhook did not take this: {why}"));
+            (title.to_owned(), lines([note, not_there]))
+        }
+        "failed" => (format!("Webhook message given up: {}", field(data, "event_type")), why),
+        "disabled" => {
+            let which = [field(data, "origin"), field(data, "description")].into_iter().filter(|text| !text.is_empty());
+            let reason = match field(data, "reason") {
+                "gone" => Some("The receiver answered that it is gone (410).".to_owned()),
+                "failing" => Some("Every try failed for days.".to_owned()),
+                other => some(other),
+            };
+            let way_back = Some("Enable it again when the receiver is well; what was not received can be sent again.".to_owned());
+            (format!("Webhook disabled: {}", which.collect::<Vec<_>>().join(", ")), lines([reason, way_back]))
+        }
+        _ => (plain(event), None),
+    }
+}
+
+/// When it was due, as people read it.
+fn due(data: &Value) -> Option<String> {
+    OffsetDateTime::parse(field(data, "due_at"), &Rfc3339).ok().map(moment)
+}
+
+/// Those that there are, each in a line of its own.
+fn lines<const N: usize>(parts: [Option<String>; N]) -> Option<String> {
+    some(&parts.into_iter().flatten().collect::<Vec<_>>().join("\n"))
 }
 
 /// `share.opened` as `Share opened`.
@@ -155,7 +201,41 @@ mod tests {
             ("download.paused", download, "Download paused: film.mkv", None),
             ("session.opened", json!({"device_name": "phone"}), "New login", Some("On phone")),
             ("reminder.fired", json!({"title": "Milk", "note": "two\nlitres"}), "Milk", Some("two\nlitres")),
+            (
+                "reminder.fired",
+                json!({"title": "Milk", "note": "two", "late": true, "due_at": "2026-11-20T12:56:11Z"}),
+                "Milk",
+                Some("two\nWas due 2026-11-20 12:56 UTC; this is late."),
+            ),
+            ("reminder.fired", json!({"title": "Milk", "late": false, "due_at": "2026-11-20T12:56:11Z"}), "Milk", None),
             ("reminder.missed", json!({"reminder": {"title": "Milk"}}), "Missed: Milk", None),
+            (
+                "reminder.missed",
+                json!({"title": "Milk", "due_at": "2026-11-20T12:56:11Z", "occurrences": 3, "reason": "the server was down"}),
+                "Missed: Milk",
+                Some("3 times, first due 2026-11-20 12:56 UTC.\nthe server was down"),
+            ),
+            (
+                "webhook.disabled",
+                json!({"origin": "https://example.org", "description": "media", "reason": "gone"}),
+                "Webhook disabled: https://example.org, media",
+                Some(
+                    "The receiver answered that it is gone (410).\nEnable it again when the receiver is well; what was not received can \
+                     be sent again.",
+                ),
+            ),
+            (
+                "webhook.failed",
+                json!({"event_type": "file.available", "error": {"detail": "it answered 500"}}),
+                "Webhook message given up: file.available",
+                Some("it answered 500"),
+            ),
+            (
+                "webhook.failed",
+                json!({"event_type": "reminder.fired", "error": {"detail": "it answered 500"}, "reminder": {"title": "Milk"}}),
+                "Milk",
+                Some("Your webhook did not take this: it answered 500"),
+            ),
             ("share.opened", json!({}), "Share opened", None),
             ("reminder.fired", json!({}), "Reminder fired", None),
             ("download.completed", json!(null), "Downloaded:", None),

@@ -92,13 +92,15 @@ pub(crate) fn merge(before: Reminder, changes: ReminderChanges) -> (CreateRemind
     let unruled = cleared(Clearable::Rrule) || cleared(Clearable::Time);
     // One time takes the place of the other.
     let kept_due = before.due_at.filter(|_| local_time.is_none() && !cleared(Clearable::Time));
+    let is_local = before.local_time.is_some();
     let kept_local = before.local_time.filter(|_| due_at.is_none() && !cleared(Clearable::Time));
     let asked = CreateReminder {
         title: title.unwrap_or(before.title),
         note: note.or(before.note.filter(|_| !cleared(Clearable::Note))),
         due_at: due_at.or(kept_due),
         local_time: local_time.or(kept_local),
-        time_zone: time_zone.or(before.time_zone),
+        // A zone that is not that of a local time is the rule's, and goes with it.
+        time_zone: time_zone.or(before.time_zone.filter(|_| !unruled || is_local)),
         rrule: rrule.or(before.rrule.filter(|_| !unruled)),
         exdates: exdates.unwrap_or(if unruled { Vec::new() } else { before.exdates }),
         ends_at: ends_at.or(before.ends_at.filter(|_| !unruled && !cleared(Clearable::EndsAt))),

@@ -146,9 +146,15 @@ impl Requests {
     /// Change a reminder. When it fires can be changed as long as it has not ended.
     pub(crate) async fn update(self, call: Call<UpdateReminder>) -> Result<Reminder, Problem> {
         let caller = call.account()?;
-        let UpdateReminder { id, changes } = call.request;
+        let UpdateReminder { id, if_version, changes } = call.request;
+        if changes.channels.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Problem::invalid("channels", "must name at least one; leave it out to keep those that there are"));
+        }
         let requests = self.clone();
         self.on(caller, id, async move |held| {
+            if let Some(asked) = if_version.filter(|asked| *asked != held.row.version) {
+                return Err(texts::changed(asked, held.row.version));
+            }
             if held.row.status == Status::Canceled {
                 return Err(impossible(Impossible::Ended(Status::Canceled)));
             }
@@ -182,16 +188,17 @@ impl Requests {
         let SnoozeReminder { id, until, seconds } = call.request;
         let requests = self.clone();
         self.on(caller, id, async move |held| {
-            let until = match (until, seconds) {
-                (Some(until), None) => until,
-                (None, Some(seconds)) => held.now + Duration::seconds(i64::from(seconds)),
+            let (field, until) = match (until, seconds) {
+                (Some(until), None) => ("until", until),
+                (None, Some(0)) => return Err(Problem::invalid("seconds", "must be at least 1")),
+                (None, Some(seconds)) => ("seconds", held.now + Duration::seconds(i64::from(seconds))),
                 _ => return Err(Problem::invalid("until", "give either until or seconds")),
             };
             if until <= held.now {
-                return Err(Problem::invalid("until", "is past"));
+                return Err(Problem::invalid(field, "is past"));
             }
             if until > held.now.saturating_add(HORIZON) {
-                return Err(Problem::invalid("until", "must not be more than 100 years ahead"));
+                return Err(Problem::invalid(field, "must not be more than 100 years ahead"));
             }
             let was_scheduled = held.row.status == Status::Scheduled;
             let happened = held.row.snooze(held.now, until).map_err(impossible)?;

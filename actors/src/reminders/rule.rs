@@ -57,6 +57,11 @@ impl Rule {
             return refuse(format!("must be at most {MAX_BYTES} bytes"));
         }
         let upper = text.trim().to_ascii_uppercase();
+        if upper.chars().any(char::is_control) || ["EXDATE", "RDATE", "DTSTART"].iter().any(|name| upper.contains(name)) {
+            return refuse(
+                "must be the rule alone, in one line; its start is the reminder's time, days that are left out go into exdates",
+            );
+        }
         let parts = parts(upper.strip_prefix("RRULE:").unwrap_or(&upper))?;
         let get = |name: &str| parts.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
         let frequency = match get("FREQ") {

@@ -35,6 +35,8 @@ const AT_ONCE: usize = 16;
 const ASK_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// An event of this type goes by what its own body says as well.
 const REMINDER_FIRED: &str = "reminder.fired";
+/// Of messages that were not received no messages are made: they would go the same way.
+const WEBHOOK_FAILED: &str = "webhook.failed";
 
 /// Turns events into deliveries.
 #[derive(Clone)]
@@ -104,7 +106,9 @@ enum Error {
 }
 
 pub(super) async fn take(means: &Means, event: Event) -> Outcome {
-    let Some(account) = event.account_id else { return Outcome::Done };
+    let Some(account) = event.account_id.filter(|_| event.event_type.as_str() != WEBHOOK_FAILED) else {
+        return Outcome::Done;
+    };
     // What is due goes first.
     means.alarms.calm().await;
     match deliveries_of(means, account, &event).await {

@@ -14,6 +14,7 @@ use bowerbird_nats::{
         ListWebhooks, Message, RetryWebhookDelivery, RotateWebhookSecret, Status, TEST, TestWebhook, UpdateWebhook, Webhook,
     },
 };
+use bowerbird_outbound::target;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::time::Instant;
@@ -313,7 +314,12 @@ impl Requests {
             if refused.is_blocked() {
                 let (host, reason) = (Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned)), refused.to_string());
                 info!(host, reason, "a webhook was refused; if the receiver is yours, add its network to outbound.allow and its port to outbound.ports");
-                Problem::new(Code::BlockedTarget, format!("url: {refused}"))
+                Problem::at_field(Code::BlockedTarget, "url", refused.to_string())
+            } else if refused == target::Error::UserInfo {
+                Problem::invalid(
+                    "url",
+                    "user name and password do not belong in the URL; messages are signed, by which the receiver knows them",
+                )
             } else {
                 Problem::invalid("url", refused.to_string())
             }

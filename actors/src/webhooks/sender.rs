@@ -298,6 +298,8 @@ impl Means {
         if let Some(reason) = settled.disabled {
             info!(webhook = %claimed.webhook_id, reason = reason.as_str(), "a webhook was disabled");
             self.meters.0.webhooks_disabled.inc();
+        }
+        if settled.given_up {
             self.bell.ring();
         }
         Ok(())

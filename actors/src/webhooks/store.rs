@@ -4,6 +4,7 @@
 //! got; when the delivery is another's by now, the answer is [`Error::Fenced`] and nothing is written.
 
 mod deliveries;
+mod given_up;
 mod intake;
 mod lease;
 mod requests;
@@ -14,6 +15,7 @@ use bowerbird_nats::{
     webhook::{DeliveryStatus, ErrorCode, Failure, Status},
 };
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
 
 pub(crate) use self::{
     deliveries::{attempts, body, find_delivery, list_deliveries, record_test, retry},
@@ -113,15 +115,15 @@ fn read_failure(row: &PgRow) -> Result<Option<Failure>, Error> {
 
 /// End everything that waits for a webhook that was disabled or taken away; the caller holds its row. What is on its way
 /// ends with its try. Alarms are left alone: one that finds nothing that waits does nothing.
-async fn end_pending(connection: &mut PgConnection, webhook: WebhookId) -> Result<u64, Error> {
-    let ended = sqlx::query(
+async fn end_pending(connection: &mut PgConnection, webhook: WebhookId) -> Result<(), Error> {
+    let ended: Vec<Uuid> = sqlx::query_scalar(
         "UPDATE webhook_deliveries SET status = 'failed', next_attempt_at = NULL, finished_at = now(), error_code = $2, \
          error_detail = 'the webhook was disabled before the message was received; enable it and send the message again' \
-         WHERE webhook_id = $1 AND status IN ('waiting', 'queued')",
+         WHERE webhook_id = $1 AND status IN ('waiting', 'queued') RETURNING id",
     )
     .bind(webhook.0)
     .bind(ErrorCode::WebhookDisabled.as_str())
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(ended.rows_affected())
+    given_up::tell(connection, &ended, given_up::Of::Reminders).await
 }

@@ -15,7 +15,7 @@ use bowerbird_actors::{
     supervision::{self, Intensity, Root},
 };
 use bowerbird_lifecycle::{Clock, IdSource, Metrics};
-use bowerbird_nats::{Delivery, Outcome, topology::ALARMS};
+use bowerbird_nats::{Delivery, Outcome, dead::Replay, topology::ALARMS};
 use bowerbird_testkit::eventually;
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, PgPool};
@@ -24,7 +24,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::stand::{PATIENCE, Servers, now};
+use crate::stand::{PATIENCE, Servers, now, proving};
 
 /// An area whose effect is a row in a table of the test.
 #[derive(Clone)]
@@ -266,11 +266,9 @@ async fn moving_while_it_comes_due_wakes_it_at_one_of_the_two_times() {
     }
 }
 
-/// Races of one test; the proofs run more.
+/// Races of one test.
 fn races() -> usize {
-    #[expect(clippy::disallowed_methods, reason = "how much a test proves is said from outside")]
-    let asked = std::env::var("BOWERBIRD_RACES").ok();
-    asked.and_then(|races| races.parse().ok()).unwrap_or(1000)
+    if proving() { 10_000 } else { 1000 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -458,9 +456,11 @@ async fn an_alarm_that_cannot_be_woken_holds_up_nobody_and_is_given_up_with_a_le
     until.cancel();
     reading.join_all().await;
 
-    // The cause is gone, and the letter is sent again.
+    // The cause is gone, and the letter is handed back as administrators do it.
     area.poison.lock().unwrap().clear();
-    operator.publish(again(failing), "".into()).await.unwrap().await.unwrap();
+    let (subject, body) = (again(failing), bytes::Bytes::new());
+    let replay = Replay { stream: ALARMS, consumer: "alarms", subject: &subject, headers: &[], body: &body };
+    servers.bus().await.replay(replay).await.unwrap();
     wait_until_woken(&pool, &[failing]).await;
     assert_eq!(pending(&pool).await, 1, "the other is still given up");
     assert!(process.root.stop(PATIENCE).await);

@@ -197,13 +197,28 @@ async fn the_poison_and_nothing_else_is_refused_and_holds_nobody_up_and_can_be_h
     let before = node.bus.stream_state("EVENTS").await.unwrap().unwrap().last_sequence;
     judge.broken.store(false, Ordering::SeqCst);
     let began = Instant::now();
+    let mut again = 0;
     for letter in &broken {
-        let replayed = node.ask_as(&ReplayDeadLetter { id: letter.id }, Some(&admin), None).await.unwrap();
+        // On a machine that is busy with other things there may be no room for a moment: asked again, as the answer says.
+        let replayed = eventually(PATIENCE, "it is handed back", async || {
+            match node.ask_as(&ReplayDeadLetter { id: letter.id }, Some(&admin), None).await {
+                Ok(letter) => Some(letter),
+                Err(problem) if problem.code == Code::Unavailable => {
+                    again += 1;
+                    None
+                }
+                Err(problem) => panic!("{problem:?}"),
+            }
+        })
+        .await;
         assert!(replayed.replayed_at.is_some());
     }
     eventually(PATIENCE, "all were handled", async || (judge.bad.load(Ordering::SeqCst) >= each).then_some(())).await;
-    println!("{} handed back and handled in {:?}", broken.len(), began.elapsed());
-    assert_eq!((judge.bad.load(Ordering::SeqCst), judge.others.load(Ordering::SeqCst)), (each, others));
+    println!("{} handed back, {again} asked again, and handled in {:?}", broken.len(), began.elapsed());
+    // An answer that did not come may have been sent all the same; else each is handled once.
+    let handled = judge.bad.load(Ordering::SeqCst);
+    assert!((each..=each + again).contains(&handled), "{handled} of {each}, {again} asked again");
+    assert_eq!(judge.others.load(Ordering::SeqCst), others);
     assert_eq!(node.bus.stream_state("EVENTS").await.unwrap().unwrap().last_sequence, before);
     until.cancel();
 }

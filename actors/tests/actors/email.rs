@@ -6,8 +6,8 @@ use bowerbird_actors::events::{self, NewEvent};
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{
     AccountId, Code,
-    account::{GetAccount, Register, RequestEmailVerification, VerifyEmail},
-    event::{Event, NOTIFICATION_DELIVERED, NOTIFICATION_FAILED},
+    account::{Clearable, Field, GetAccount, Register, RequestEmailVerification, UpdateAccount, Updated, VerifyEmail},
+    event::{ACCOUNT_UPDATED, Event, NOTIFICATION_DELIVERED, NOTIFICATION_FAILED},
     notification::{
         ChangeSettings, Channel, Delivered, Digest, EmailStatus, Failed, GetSettings, ListNotifications, Unsubscribe,
     },
@@ -18,7 +18,7 @@ use bowerbird_testkit::{
 };
 use serde_json::json;
 
-use crate::stand::{Heard, Node, PATIENCE, Servers, registration};
+use crate::stand::{Heard, Node, PASSWORD, PATIENCE, Servers, registration};
 
 fn settings(server: &SmtpServer, more: &str) -> String {
     format!(
@@ -119,6 +119,62 @@ async fn an_address_is_verified_by_the_link_that_is_sent_there_once() {
     let (_, without) = (node.register("nobody").await, node.login("nobody").await.access_token);
     let refused = node.ask_as(&RequestEmailVerification {}, Some(&without), None).await.unwrap_err();
     assert_eq!(refused.code, Code::InvalidState);
+}
+
+#[tokio::test]
+async fn another_address_wants_the_password_and_is_verified_anew_and_the_former_one_is_told() {
+    let (servers, server) = tokio::join!(Servers::start(), SmtpServer::start());
+    let node = servers.node(&settings(&server, "")).await;
+    let listening = Heard::listen(&node.bus, "test");
+    let (alice, token) = verified(&node, "alice", "alice@example.org").await;
+    let update = async |change: UpdateAccount| node.ask_as(&change, Some(&token), None).await;
+    let to = |email: &str, password: Option<&str>| UpdateAccount {
+        email: Some(email.to_owned()),
+        password: password.map(str::to_owned),
+        ..UpdateAccount::default()
+    };
+    for (change, field) in [
+        (to("new@example.org", None), "password"),
+        (to("new@example.org", Some("")), "password"),
+        (to("new@example.org", Some("not the password")), "password"),
+        (to("new@example.org", Some(&"x".repeat(100_000))), "password"),
+        (to("nobody", Some(PASSWORD)), "email"),
+        (UpdateAccount { clear: vec![Clearable::Email], ..UpdateAccount::default() }, "password"),
+        (UpdateAccount { clear: vec![Clearable::Email], ..to("new@example.org", Some(PASSWORD)) }, "email"),
+        (UpdateAccount { display_name: Some("\n".into()), ..UpdateAccount::default() }, "display_name"),
+    ] {
+        let problem = update(change).await.unwrap_err();
+        assert_eq!((problem.code, problem.errors[0].field.as_str()), (Code::InvalidValue, field), "{}", problem.detail);
+    }
+    // What is the same, or nothing, is no change.
+    for same in [UpdateAccount::default(), to("alice@example.org", Some(PASSWORD))] {
+        let unchanged = update(same).await.unwrap();
+        assert_eq!((unchanged.email.as_deref(), unchanged.email_verified), (Some("alice@example.org"), true));
+    }
+    assert_eq!(node.count("SELECT count(*) FROM events WHERE event_type = 'account.updated'").await, 0);
+
+    let named = update(UpdateAccount { display_name: Some("Alice".into()), ..UpdateAccount::default() }).await.unwrap();
+    assert_eq!((named.display_name.as_deref(), named.email_verified), (Some("Alice"), true));
+    let moved = update(to("new@example.org", Some(PASSWORD))).await.unwrap();
+    assert_eq!((moved.email.as_deref(), moved.email_verified), (Some("new@example.org"), false));
+    assert_eq!(node.ask_as(&GetAccount {}, Some(&token), None).await.unwrap(), moved);
+    let told = heard(&listening, "it is told", |event| {
+        event.event_type == ACCOUNT_UPDATED && event.data_as::<Updated>().unwrap().changed == [Field::Email]
+    })
+    .await;
+    assert!(told.account_id == Some(alice) && !told.data.to_string().contains("example.org"), "{}", told.data);
+    let farewell = taken(&server, 1).await.remove(0);
+    assert_eq!(farewell.to, ["alice@example.org"]);
+    assert!(readable(&farewell).contains("no longer that of the account alice"), "{}", readable(&farewell));
+
+    // A link to the address of before is void, and one that was never verified is not told of anything.
+    node.ask_as(&RequestEmailVerification {}, Some(&token), None).await.unwrap();
+    let link = token_of(&taken(&server, 2).await[1], "verify-email");
+    let cleared = UpdateAccount { clear: vec![Clearable::Email], password: Some(PASSWORD.into()), ..UpdateAccount::default() };
+    assert_eq!(update(cleared).await.unwrap().email, None);
+    update(to("new@example.org", Some(PASSWORD))).await.unwrap();
+    assert_eq!(node.ask(&VerifyEmail { token: link }).await.unwrap_err().code, Code::InvalidValue);
+    assert_eq!(node.count("SELECT count(*) FROM emails WHERE kind = 'address_changed'").await, 1);
 }
 
 #[tokio::test]
@@ -305,16 +361,18 @@ async fn what_is_held_back_is_gathered_in_one_email_that_goes_when_its_time_come
         2
     );
     assert_eq!(node.count("SELECT count(*) FROM alarms WHERE kind = 'email'").await, 2);
-    // A reminder is not held back.
-    remind(&node, alice, "Milk").await;
-    assert!(readable(&taken(&server, 4).await[3]).contains("Subject: Milk\r\n"));
+    // A reminder is not held back, neither by the choice nor by how many there were.
+    for (account, title, so_many) in [(alice, "Milk", 4), (bob, "Eggs", 5)] {
+        remind(&node, account, title).await;
+        assert!(readable(&taken(&server, so_many).await[so_many - 1]).contains(&format!("Subject: {title}\r\n")));
+    }
 
     // Choosing anew moves what gathers to its new time, which is now.
     node.ask_as(&digest(None), Some(&to_alice), None).await.unwrap();
     node.ask_as(&digest(None), Some(&to_bob), None).await.unwrap();
-    let emails = taken(&server, 6).await;
+    let emails = taken(&server, 7).await;
     let subjects = |address: &str| -> Vec<String> {
-        let to: Vec<_> = emails[4..].iter().filter(|email| email.to == [address]).collect();
+        let to: Vec<_> = emails[5..].iter().filter(|email| email.to == [address]).collect();
         to.iter().map(|email| email.content.lines().find(|line| line.starts_with("Subject:")).unwrap().to_owned()).collect()
     };
     assert_eq!(

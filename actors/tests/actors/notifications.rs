@@ -89,6 +89,14 @@ async fn what_happens_is_told_where_its_owner_chose_and_to_nobody_else() {
         assert!(titles.iter().any(|told| told == title), "{titles:?}");
     }
 
+    // What her webhook did not take of a reminder is told, whatever she chose; of other messages only if she chose that.
+    let error = json!({"code": "http_status", "detail": "it answered 500"});
+    happens(&node, alice, "webhook.failed", &json!({"event_type": "file.available", "error": error})).await;
+    let tea = json!({"event_type": "reminder.fired", "error": error, "reminder": {"title": "Tea"}});
+    happens(&node, alice, "webhook.failed", &tea).await;
+    let told = inbox(&node, &to_alice, 5).await.into_iter().find(|told| told.title == "Tea").unwrap();
+    assert_eq!(told.body.as_deref(), Some("Your webhook did not take this: it answered 500"));
+
     let nobody = node.ask(&GetSettings {}).await.unwrap_err();
     assert_eq!(nobody.code, Code::Unauthorized);
     let wrong =

@@ -1,6 +1,6 @@
 //! `/v1/account`: the caller's account.
 
-use bowerbird_nats::account::{Account, GetAccount, GetUsage, RequestEmailVerification, Usage};
+use bowerbird_nats::account::{Account, GetAccount, GetUsage, RequestEmailVerification, UpdateAccount, Usage};
 use poem_openapi::{ApiResponse, OpenApi};
 
 use crate::{actors::Actors, api::Area, caller::Caller, payload::StrictJson, refused::Refused};
@@ -22,6 +22,15 @@ impl AccountApi {
     #[oai(path = "/v1/account", method = "get", operation_id = "get_account")]
     async fn get(&self, caller: Caller) -> Result<StrictJson<Account>, Refused> {
         Ok(StrictJson(self.actors.ask(&GetAccount {}, &caller.origin).await?))
+    }
+
+    /// Change the caller's account
+    ///
+    /// What is not given stays. Another address, or none, wants the present `password`. It is not verified, so nothing but the link that
+    /// verifies it is sent there; the address that was verified before is told of the change.
+    #[oai(path = "/v1/account", method = "patch", operation_id = "update_account")]
+    async fn update(&self, caller: Caller, body: StrictJson<UpdateAccount>) -> Result<StrictJson<Account>, Refused> {
+        Ok(StrictJson(self.actors.ask(&body.0, &caller.origin).await?))
     }
 
     /// What the caller's account stores, and may

@@ -15,7 +15,13 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{actors::Actors, api::Area, caller::Caller, payload::StrictJson, refused::Refused};
+use crate::{
+    actors::Actors,
+    api::{Area, version},
+    caller::Caller,
+    payload::StrictJson,
+    refused::Refused,
+};
 
 pub(crate) struct RemindersApi {
     pub(crate) actors: Actors,
@@ -135,9 +141,12 @@ impl RemindersApi {
         caller: Caller,
         /// The reminder.
         id: Path<ReminderId>,
+        /// Only if the reminder still has this `version`, in quotes: `"3"`.
+        #[oai(name = "If-Match", validator(max_length = 32))]
+        if_match: Header<Option<String>>,
         body: StrictJson<ReminderChanges>,
     ) -> Result<StrictJson<Reminder>, Refused> {
-        let update = UpdateReminder { id: id.0, changes: body.0 };
+        let update = UpdateReminder { id: id.0, if_version: version(if_match.0.as_deref())?, changes: body.0 };
         Ok(StrictJson(self.actors.ask(&update, &caller.origin).await?))
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use bowerbird_nats::{
     Page, Problem,
-    account::{Account, Register, Usage, VerifyEmail},
+    account::{Account, Register, UpdateAccount, Usage, VerifyEmail},
     dead_letter::{DeadLetter, OpenedDeadLetter},
     download::{CreateDownload, Download},
     file::{BulkFiles, BulkResult, CopyTarget, File, FileChanges, FileVersions, Link},
@@ -216,6 +216,8 @@ fn the_schema_of_each_type_and_serde_agree() {
     agree::<Page<Reminder>>("ReminderPage", &json!({ "items": [reminder()], "next_cursor": null }));
     agree_with_poem::<CreateDownload>("CreateDownload", &create);
     agree_with_poem::<Register>("Register", &register);
+    let change_account = json!({ "email": "a@b", "display_name": "Ada", "clear": ["display_name"], "password": "p" });
+    agree_with_poem::<UpdateAccount>("UpdateAccount", &change_account);
     agree_with_poem::<Login>("Login", &json!({ "login": "a", "password": "b", "device_name": "c" }));
     agree_with_poem::<Refresh>("Refresh", &json!({ "refresh_token": "r" }));
     agree_with_poem::<Logout>("Logout", &json!({ "refresh_token": "r" }));

@@ -268,6 +268,7 @@ fn cases() -> Vec<Case> {
     let remind =
         json!({ "title": "Film", "local_time": "2026-12-24T08:00", "time_zone": "Europe/Berlin", "rrule": "FREQ=DAILY" });
     let moved = json!({ "due_at": "2026-12-25T07:00:00Z", "clear": ["rrule"] });
+    let change_account = json!({ "email": "ada@example.org", "clear": ["display_name"], "password": "p" });
     vec![
         case(Method::POST, "/v1/reminders", "reminder.create", remind.clone(), reminder(), 201)
             .body(remind)
@@ -311,6 +312,7 @@ fn cases() -> Vec<Case> {
             .body(json!({ "token": "t" })),
         case(Method::POST, "/v1/account/email-verification", "account.request_email_verification", json!({}), json!({}), 202),
         case(Method::GET, "/v1/account", "account.get", json!({}), account(), 200),
+        case(Method::PATCH, "/v1/account", "account.update", change_account.clone(), account(), 200).body(change_account),
         case(Method::GET, "/v1/account/usage", "account.usage", json!({}), usage(), 200),
         case(Method::POST, "/v1/downloads", "download.create", create.clone(), download(), 202).body(create).at(LOCATION),
         case(Method::GET, "/v1/downloads", "download.list", json!({}), empty.clone(), 200),

@@ -17,7 +17,7 @@ use bowerbird_gateway::{Parts, Running};
 use bowerbird_lifecycle::{Clock, Health, IdSource, Metrics, Shutdown, Tasks};
 use bowerbird_nats::{
     Call, Limit, Operation, Problem, Verifier,
-    account::{GetAccount, GetUsage, Register, RequestEmailVerification, VerifyEmail},
+    account::{GetAccount, GetUsage, Register, RequestEmailVerification, UpdateAccount, VerifyEmail},
     archive::{BeginArchive, LinkArchived, ListArchive},
     bus::{Bus, Options},
     dead_letter::{DeleteDeadLetter, GetDeadLetter, ListDeadLetters, ReplayDeadLetter},
@@ -253,6 +253,7 @@ async fn serve_script(bus: &Bus, verifier: Verifier, script: &Arc<Script>, stop:
     let running = service![
         Register,
         GetAccount,
+        UpdateAccount,
         GetUsage,
         Login,
         Refresh,

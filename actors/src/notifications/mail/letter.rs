@@ -105,6 +105,22 @@ impl Letterhead {
         Ok(self.begin(to, "Confirm your e-mail address")?.multipart(MultiPart::alternative_plain_html(plain, page(&html)))?)
     }
 
+    /// Tells whoever read this address that the account has another, or none, from now on.
+    pub(crate) fn address_changed(&self, to: To<'_>, account_name: &str) -> Result<Message, Error> {
+        let plain = format!(
+            "This address is no longer that of the account {account_name}: somebody who knows its password has changed it. Nothing more \
+             will be sent here.\n\nIf it was not you, ask whoever runs {} at once.\n",
+            self.public_url
+        );
+        let html = format!(
+            "<p>This address is no longer that of the account {}: somebody who knows its password has changed it. Nothing more will be \
+             sent here.</p>\n<p>If it was not you, ask whoever runs {} at once.</p>\n",
+            escape(account_name),
+            escape(self.public_url.as_str()),
+        );
+        Ok(self.begin(to, "Your e-mail address was changed")?.multipart(MultiPart::alternative_plain_html(plain, page(&html)))?)
+    }
+
     fn begin(&self, to: To<'_>, subject: &str) -> Result<lettre::message::MessageBuilder, Error> {
         let address: Address = to.address.parse().map_err(|_| Error::Address)?;
         // One that was sent twice is seen to be the same.
@@ -142,7 +158,8 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-fn moment(at: OffsetDateTime) -> String {
+/// As people read it: `2026-11-20 12:00 UTC`.
+pub(crate) fn moment(at: OffsetDateTime) -> String {
     at.to_offset(time::UtcOffset::UTC).format(format_description!("[year]-[month]-[day] [hour]:[minute] UTC")).unwrap_or_default()
 }
 
@@ -318,8 +335,9 @@ mod tests {
             prop_assert_eq!(text.matches(&format!("\r\n--{boundary}\r\n")).count(), 2);
             prop_assert_eq!(text.matches(&format!("\r\n--{boundary}--")).count(), 1);
             prop_assert!(text.split("\r\n").all(|line| line.len() <= 998 && !line.contains(['\r', '\n'])));
-            let verification = letterhead().verification(to("ada@example.org"), &name).unwrap().formatted();
-            prop_assert_eq!(headers(&verification).len(), HEADERS.len() - 2);
+            for letter in [letterhead().verification(to("ada@example.org"), &name), letterhead().address_changed(to("ada@example.org"), &name)] {
+                prop_assert_eq!(headers(&letter.unwrap().formatted()).len(), HEADERS.len() - 2);
+            }
         }
 
         #[test]

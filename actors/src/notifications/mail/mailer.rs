@@ -26,7 +26,7 @@ use crate::{
     downloads::retry::Backoff,
     events::{self, Bell, NewEvent},
     notifications::store::{
-        emails::{self, Leased},
+        emails::{self, Carries, Leased},
         verifications,
     },
     supervision::{Address, OwnedTasks, Panicked},
@@ -211,25 +211,29 @@ impl Mailer {
         let reader = emails::reader(&self.pool, email.account_id).await.map_err(later)?;
         let reader = reader.ok_or_else(|| NotSent::Never("the account may do nothing any more".into()))?;
         let to = |address| To { email_id: email.id, account_id: email.account_id, address, now: reader.now };
-        let message = if let Some(address) = &email.verifies {
-            let mut connection = self.pool.acquire().await.map_err(later)?;
-            if !verifications::is_waited_for(&mut connection, email.id).await.map_err(later)? {
-                return Err(NotSent::Never("a newer one was asked for, or it was confirmed".into()));
+        let message = match &email.carries {
+            Carries::Verification(address) => {
+                let mut connection = self.pool.acquire().await.map_err(later)?;
+                if !verifications::is_waited_for(&mut connection, email.id).await.map_err(later)? {
+                    return Err(NotSent::Never("a newer one was asked for, or it was confirmed".into()));
+                }
+                drop(connection);
+                self.letterhead.verification(to(address), &reader.account_name)
             }
-            drop(connection);
-            self.letterhead.verification(to(address), &reader.account_name)
-        } else {
-            let address = reader.email.as_deref().filter(|_| reader.email_verified);
-            let address = address.ok_or_else(|| NotSent::Never("the account has no verified address".into()))?;
-            if !reader.wants_email {
-                return Err(NotSent::Never("its owner wants no e-mail".into()));
+            Carries::AddressChanged(address) => self.letterhead.address_changed(to(address), &reader.account_name),
+            Carries::Notifications => {
+                let address = reader.email.as_deref().filter(|_| reader.email_verified);
+                let address = address.ok_or_else(|| NotSent::Never("the account has no verified address".into()))?;
+                if !reader.wants_email {
+                    return Err(NotSent::Never("its owner wants no e-mail".into()));
+                }
+                let (told, all) =
+                    emails::told(&self.pool, email.id, i64::try_from(MOST_TOLD).unwrap_or(i64::MAX)).await.map_err(later)?;
+                if told.is_empty() {
+                    return Err(NotSent::Never("what it was to tell is not kept any more".into()));
+                }
+                self.letterhead.notifications(to(address), &told, all - told.len())
             }
-            let (told, all) =
-                emails::told(&self.pool, email.id, i64::try_from(MOST_TOLD).unwrap_or(i64::MAX)).await.map_err(later)?;
-            if told.is_empty() {
-                return Err(NotSent::Never("what it was to tell is not kept any more".into()));
-            }
-            self.letterhead.notifications(to(address), &told, all - told.len())
         };
         let message = message.map_err(|error: letter::Error| NotSent::Never(error.to_string()))?;
         self.transport.send(&message).await.map_err(

@@ -4,20 +4,30 @@ use std::{collections::HashMap, time::Duration};
 
 use bowerbird_lifecycle::IdSource;
 use bowerbird_nats::{AccountId, notification::Notification};
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::notification;
 use crate::alarms::{self, Kind};
 
+/// What an e-mail is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Carries {
+    /// Notifications, to the address that the account has verified when it is sent.
+    Notifications,
+    /// The proof that this address is read.
+    Verification(String),
+    /// To this address, that it is no longer the account's.
+    AddressChanged(String),
+}
+
 /// An e-mail that this process is to send, until its lease is over.
 #[derive(Clone, Debug)]
 pub(crate) struct Leased {
     pub(crate) id: Uuid,
     pub(crate) account_id: AccountId,
-    /// Of a verification: where it goes. Notifications go to the address that the account has verified.
-    pub(crate) verifies: Option<String>,
+    pub(crate) carries: Carries,
     /// This try, the first is 1. Also the fence: what an older try has to say counts for nothing.
     pub(crate) attempt: i32,
 }
@@ -130,7 +140,7 @@ pub(crate) async fn lease(pool: &PgPool, lease: Duration, limit: i64) -> Result<
          WHERE id = ANY (
              ARRAY(SELECT id FROM emails WHERE status = 'sending' AND lease_until < now() ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED)
              || ARRAY(SELECT id FROM emails WHERE status = 'due' ORDER BY due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED))
-         RETURNING id, account_id, address, attempt",
+         RETURNING id, account_id, kind, address, attempt",
     )
     .bind(lease.as_secs_f64())
     .bind(limit)
@@ -141,11 +151,19 @@ pub(crate) async fn lease(pool: &PgPool, lease: Duration, limit: i64) -> Result<
             Ok(Leased {
                 id: row.try_get("id")?,
                 account_id: AccountId(row.try_get("account_id")?),
-                verifies: row.try_get("address")?,
+                carries: carries(row)?,
                 attempt: row.try_get("attempt")?,
             })
         })
         .collect()
+}
+
+fn carries(row: &PgRow) -> Result<Carries, sqlx::Error> {
+    Ok(match row.try_get::<&str, _>("kind")? {
+        "verification" => Carries::Verification(row.try_get("address")?),
+        "address_changed" => Carries::AddressChanged(row.try_get("address")?),
+        _ => Carries::Notifications,
+    })
 }
 
 /// Who reads an account's e-mail; `None` when it is disabled.

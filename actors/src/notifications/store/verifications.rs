@@ -83,6 +83,26 @@ pub(crate) async fn ask(
     Ok(())
 }
 
+/// The account has another address: what was asked of the former one is void, and if that was verified, it is told.
+pub(crate) async fn address_changed(
+    connection: &mut PgConnection,
+    account: AccountId,
+    email_id: Uuid,
+    former: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM email_verifications WHERE account_id = $1").bind(account.0).execute(&mut *connection).await?;
+    sqlx::query(
+        "INSERT INTO emails (id, account_id, kind, address, status)
+         SELECT $1::uuid, $2::uuid, 'address_changed', $3, 'due' WHERE $3::text IS NOT NULL",
+    )
+    .bind(email_id)
+    .bind(account.0)
+    .bind(former)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Whether the proof that this e-mail asks for is still waited for.
 pub(crate) async fn is_waited_for(connection: &mut PgConnection, email_id: Uuid) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(

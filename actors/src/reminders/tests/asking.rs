@@ -35,14 +35,31 @@ async fn a_reminder_keeps_its_id_and_its_alarm_follows_whatever_is_changed() {
         clear: vec![Clearable::Rrule],
         ..ReminderChanges::default()
     };
-    let moved = requests().update(call(caller, UpdateReminder { id: made.id, changes })).await.unwrap();
+    let moved = requests().update(call(caller, UpdateReminder { id: made.id, if_version: None, changes })).await.unwrap();
     assert_eq!((moved.next_fire_at, moved.snoozed_until, moved.rrule.as_deref()), (moved.due_at, None, None));
     assert_eq!((moved.id, moved.title.as_str(), moved.version), (made.id, "Look again", 4));
     assert_eq!(world.alarm(made.id).await, moved.next_fire_at);
     // A new text changes nothing of that.
     let changes = ReminderChanges { note: Some("n".to_owned()), ..ReminderChanges::default() };
-    let noted = requests().update(call(caller, UpdateReminder { id: made.id, changes })).await.unwrap();
+    let noted = requests().update(call(caller, UpdateReminder { id: made.id, if_version: None, changes })).await.unwrap();
     assert_eq!((noted.next_fire_at, noted.note.as_deref()), (moved.next_fire_at, Some("n")));
+    // A zone that came with the rule went with it: a local time needs one of its own.
+    assert_eq!(noted.time_zone, None);
+    let local = || ReminderChanges { local_time: Some("2030-05-05T09:00".to_owned()), ..ReminderChanges::default() };
+    let zoneless = UpdateReminder { id: made.id, if_version: None, changes: local() };
+    let refused = requests().update(call(caller, zoneless)).await.unwrap_err();
+    assert_eq!((refused.code, refused.errors[0].field.as_str()), (Code::InvalidValue, "time_zone"));
+    // Who looked at an older one is told, and nobody is told by no channel.
+    let stale = UpdateReminder { id: made.id, if_version: Some(noted.version - 1), changes: local() };
+    assert_eq!(requests().update(call(caller, stale)).await.unwrap_err().code, Code::VersionMismatch);
+    let nowhere = ReminderChanges { channels: Some(vec![]), ..ReminderChanges::default() };
+    let nowhere = UpdateReminder { id: made.id, if_version: Some(noted.version), changes: nowhere };
+    assert_eq!(requests().update(call(caller, nowhere)).await.unwrap_err().errors[0].field, "channels");
+    let soon = |seconds| SnoozeReminder { id: made.id, until: None, seconds: Some(seconds) };
+    for seconds in [0, u32::MAX] {
+        let refused = requests().snooze(call(caller, soon(seconds))).await.unwrap_err();
+        assert_eq!(refused.errors[0].field, "seconds", "{seconds}");
+    }
 
     requests().cancel(call(caller, CancelReminder { id: made.id })).await.unwrap();
     requests().cancel(call(caller, CancelReminder { id: made.id })).await.unwrap();
@@ -93,7 +110,10 @@ async fn another_accounts_reminders_and_things_are_not_there() {
             requests().complete(call(stranger, CompleteReminder { id })).await.unwrap_err(),
             requests().cancel(call(stranger, CancelReminder { id })).await.unwrap_err(),
             requests().snooze(call(stranger, SnoozeReminder { id, until: None, seconds: Some(1) })).await.unwrap_err(),
-            requests().update(call(stranger, UpdateReminder { id, changes: ReminderChanges::default() })).await.unwrap_err(),
+            requests()
+                .update(call(stranger, UpdateReminder { id, if_version: None, changes: ReminderChanges::default() }))
+                .await
+                .unwrap_err(),
         ];
         assert!(problems.iter().all(|problem| problem.code == Code::NotFound), "{problems:?}");
     }

@@ -94,7 +94,7 @@ async fn a_reminder_that_is_canceled_in_the_instant_in_which_it_is_due_is_cancel
 async fn a_reminder_that_is_moved_in_the_instant_in_which_it_is_due_fires_at_one_of_the_two_times_only() {
     let (world, outcomes) = Box::pin(race(async |world, caller, made| {
         let changes = ReminderChanges { due_at: made.due_at.map(|due| due + Duration::HOUR), ..ReminderChanges::default() };
-        match world.requests.clone().update(call(caller, UpdateReminder { id: made.id, changes })).await {
+        match world.requests.clone().update(call(caller, UpdateReminder { id: made.id, if_version: None, changes })).await {
             Ok(moved) => {
                 assert_eq!((moved.status, moved.next_fire_at), (Status::Scheduled, made.due_at.map(|due| due + Duration::HOUR)));
                 true

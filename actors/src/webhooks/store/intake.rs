@@ -4,7 +4,7 @@ use bowerbird_nats::{AccountId, EventId, EventType, WebhookDeliveryId, WebhookId
 use sqlx::{PgConnection, PgPool};
 use time::OffsetDateTime;
 
-use super::Error;
+use super::{Error, given_up};
 
 /// Whether this account has a webhook that is sent anything at all: the cheap question that is asked for every event.
 pub(crate) async fn interested(pool: &PgPool, account: AccountId) -> Result<bool, Error> {
@@ -76,11 +76,12 @@ pub(crate) async fn insert(
     .bind(event.0)
     .bind(event_type.as_str())
     .bind(body)
-    .bind(ids)
+    .bind(&ids)
     .bind(webhooks)
     .bind(full)
     .bind(ErrorCode::TooManyPending.as_str())
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    // Of the rest there are as many as of what happens.
+    given_up::tell(connection, &ids, given_up::Of::Reminders).await
 }

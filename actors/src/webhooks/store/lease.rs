@@ -6,7 +6,7 @@ use bowerbird_nats::{AccountId, WebhookDeliveryId, WebhookId, id::NodeId, webhoo
 use sqlx::{PgConnection, PgPool, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::Error;
+use super::{Error, given_up};
 
 /// Held by whoever claims, so that the bound of a webhook holds over all nodes; any number that nobody else uses.
 const CLAIM_LOCK: i64 = 0x6277_6268_6b00_0001;
@@ -159,7 +159,7 @@ async fn take_back(connection: &mut PgConnection, ids: &[Uuid], lost: bool) -> R
         return Ok(HandedBack::default());
     }
     // The try that was lost counts for the log of losses, not for the schedule. What a disabled webhook had on its way ends.
-    let ended: Vec<bool> = sqlx::query_scalar(
+    let ended: Vec<(Uuid, bool)> = sqlx::query_as(
         "UPDATE webhook_deliveries AS d SET worker = NULL, lease_until = NULL, attempt = d.attempt - 1, \
                 lost = d.lost + CASE WHEN $2 THEN 1 ELSE 0 END, \
                 status = CASE WHEN g.given_up OR g.disabled THEN 'failed' ELSE 'queued' END, \
@@ -170,17 +170,18 @@ async fn take_back(connection: &mut PgConnection, ids: &[Uuid], lost: bool) -> R
                     ELSE d.error_detail END \
          FROM (SELECT s.id, $2 AND s.lost + 1 >= $3 AS given_up, w.status = 'disabled' AS disabled \
                FROM webhook_deliveries s JOIN webhooks w ON w.id = s.webhook_id WHERE s.id = ANY ($1)) AS g \
-         WHERE d.id = g.id RETURNING d.status = 'failed'",
+         WHERE d.id = g.id RETURNING d.id, d.status = 'failed'",
     )
     .bind(ids)
     .bind(lost)
     .bind(MAX_LOST)
     .bind(ErrorCode::WorkerLost.as_str())
     .bind(ErrorCode::WebhookDisabled.as_str())
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
-    let failed = ended.iter().filter(|failed| **failed).count();
-    Ok(HandedBack { queued: ended.len() - failed, failed })
+    let failed: Vec<Uuid> = ended.iter().filter_map(|(id, failed)| failed.then_some(*id)).collect();
+    given_up::tell(connection, &failed, given_up::Of::All).await?;
+    Ok(HandedBack { queued: ended.len() - failed.len(), failed: failed.len() })
 }
 
 /// The alarms of these deliveries are due: those that still wait are queued.

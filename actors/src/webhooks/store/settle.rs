@@ -10,7 +10,7 @@ use bowerbird_nats::{
 use sqlx::{PgConnection, Row as _};
 use time::OffsetDateTime;
 
-use super::{Claimed, Error, end_pending};
+use super::{Claimed, Error, end_pending, given_up};
 use crate::{
     alarms::{self, Kind},
     downloads::row::word,
@@ -42,6 +42,8 @@ pub(crate) enum After {
 pub(crate) struct Settled {
     /// It was disabled because of this try.
     pub(crate) disabled: Option<DisabledReason>,
+    /// The message was given up, which is told.
+    pub(crate) given_up: bool,
 }
 
 /// How settling decides.
@@ -106,7 +108,11 @@ pub(crate) async fn settle(
     if let Some(reason) = disabled {
         disable(connection, claimed, &webhook, reason, rules.origin).await?;
     }
-    Ok(Settled { disabled })
+    let given_up = after != After::Received && again_at.is_none();
+    if given_up {
+        given_up::tell(connection, &[claimed.id.0], given_up::Of::All).await?;
+    }
+    Ok(Settled { disabled, given_up })
 }
 
 fn has_failed_for(webhook: &Webhook, long: Duration) -> bool {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bowerbird_nats::{
-    event::{DOWNLOAD_COMPLETED, FILE_AVAILABLE},
-    webhook::{DeliveryStatus, DisabledReason, ErrorCode, GetWebhook, RotateWebhookSecret, Status},
+    event::{DOWNLOAD_COMPLETED, FILE_AVAILABLE, REMINDER_FIRED},
+    webhook::{DeleteWebhook, DeliveryStatus, DisabledReason, ErrorCode, GetWebhook, RotateWebhookSecret, Status, UpdateWebhook},
 };
 use bowerbird_testkit::{
     eventually,
@@ -263,6 +263,54 @@ async fn a_receiver_that_is_gone_is_not_asked_again() {
     let deliveries = node.deliveries(caller, webhook.id).await;
     assert!(deliveries.iter().all(|it| it.status == DeliveryStatus::Failed), "{deliveries:#?}");
     assert_eq!(receiver.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_is_given_up_is_told_of_and_with_it_what_a_reminder_was_to_say() {
+    let world = World::new().await;
+    let (node, caller) = (world.node("").await, world.account().await);
+    let milk = json!({ "title": "Milk", "note": "two", "channels": ["webhook"] });
+    let told = async |so_many: usize| {
+        eventually(PATIENCE, "it is told", async || {
+            let failed: Vec<serde_json::Value> =
+                sqlx::query_scalar("SELECT data FROM events WHERE event_type = 'webhook.failed' ORDER BY recorded_at, id")
+                    .fetch_all(&world.pool)
+                    .await
+                    .unwrap();
+            (failed.len() == so_many).then_some(failed)
+        })
+        .await
+    };
+    // Its receiver is gone.
+    let gone = answering(&[410]).await;
+    let first = node.create(caller, &gone.url("/")).await;
+    world.happens(&node, caller, REMINDER_FIRED, &milk).await;
+    let failed = told(1).await.remove(0);
+    assert_eq!(
+        (failed["webhook_id"].as_str(), failed["event_type"].as_str()),
+        (Some(&*first.id.to_string()), Some("reminder.fired"))
+    );
+    assert_eq!(
+        (&failed["error"]["code"], &failed["reminder"]),
+        (&json!("http_status"), &json!({ "title": "Milk", "note": "two" }))
+    );
+    // Its webhook is ended by its owner while it waits for another try.
+    let failing = answering(&[500]).await;
+    let second = node.create(caller, &failing.url("/")).await;
+    world.happens(&node, caller, REMINDER_FIRED, &milk).await;
+    node.until(caller, &second, "it was tried", |it| it.attempts_made == 1).await;
+    let end = UpdateWebhook { id: second.id, url: None, event_types: None, description: None, status: Some(Status::Disabled) };
+    node.requests.clone().update(call(caller, end)).await.unwrap();
+    let failed = told(2).await.remove(1);
+    assert_eq!((&failed["error"]["code"], &failed["reminder"]["title"]), (&json!("webhook_disabled"), &json!("Milk")));
+    // That of something else which its owner ended is not.
+    let third = node.create(caller, &failing.url("/")).await;
+    world.happens(&node, caller, FILE_AVAILABLE, &json!({})).await;
+    node.until(caller, &third, "it was tried", |it| it.attempts_made == 1).await;
+    node.requests.clone().delete(call(caller, DeleteWebhook { id: third.id })).await.unwrap();
+    told(2).await;
+    // Of what failed no messages are made.
+    assert_eq!(gone.requests().len() + failing.requests().len(), 3);
 }
 
 #[tokio::test]

@@ -209,11 +209,15 @@ impl Answer {
 
 /// Send a request byte by byte as given, and read the answer until the server hangs up.
 pub(crate) async fn raw(store: &Store, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    raw_to(store.endpoint.trim_start_matches("http://"), method, target, headers, body).await
+}
+
+/// The same to any server, `host:port`.
+pub(crate) async fn raw_to(host: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     use std::fmt::Write;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let host = store.endpoint.trim_start_matches("http://");
     #[expect(clippy::disallowed_methods, reason = "a raw client for our own listener")]
     let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bowerbird_nats::{
     AccountId, DeadLetterId, DownloadId, EventId, FileId, Operation, Page, ReminderId, SessionId,
-    account::{self, Account, GetAccount, GetUsage, Register, RequestEmailVerification, Role, Usage, VerifyEmail},
+    account::{self, Account, GetAccount, GetUsage, Register, RequestEmailVerification, Role, UpdateAccount, Usage, VerifyEmail},
     dead_letter::{DeadLetter, DeleteDeadLetter, GetDeadLetter, Header, ListDeadLetters, OpenedDeadLetter, ReplayDeadLetter},
     download::{
         self, Algorithm, CancelDownload, Changed, Checksum, CreateDownload, DeleteDownload, Download, ErrorCode, Failure,
@@ -283,7 +283,7 @@ fn reminders(examples: &mut Examples) {
         version: 2,
         ..a_reminder()
     };
-    examples.operation(&UpdateReminder { id, changes }, &changed);
+    examples.operation(&UpdateReminder { id, if_version: Some(3), changes }, &changed);
     let snoozed = Reminder {
         next_fire_at: Some(AT + time::Duration::minutes(10)),
         snoozed_until: Some(AT + time::Duration::minutes(10)),
@@ -388,6 +388,14 @@ pub(crate) fn all() -> Examples {
     };
     examples.operation(&register, &account());
     examples.operation(&GetAccount {}, &account());
+    let update = UpdateAccount {
+        email: Some("anna@example.com".into()),
+        display_name: None,
+        clear: vec![account::Clearable::DisplayName],
+        password: Some("correct horse battery staple".into()),
+    };
+    let updated = Account { email: Some("anna@example.com".into()), email_verified: false, display_name: None, ..account() };
+    examples.operation(&update, &updated);
     let usage =
         Usage { stored_bytes: 734_003_200, reserved_bytes: 0, quota_bytes: 107_374_182_400, files: 1, unfinished_downloads: 0 };
     examples.operation(&GetUsage {}, &usage);
@@ -445,6 +453,8 @@ pub(crate) fn all() -> Examples {
 
     let registered = account::Registered { account_id: AccountId(uuid(1)), account_name: "anna".into(), role: Role::User };
     examples.event(&event::ACCOUNT_REGISTERED, &registered);
+    let changed = vec![account::Field::Email, account::Field::DisplayName];
+    examples.event(&event::ACCOUNT_UPDATED, &account::Updated { account_id: AccountId(uuid(1)), changed });
     let opened =
         session::Opened { session_id: SessionId(uuid(2)), account_id: AccountId(uuid(1)), device_name: Some("laptop".into()) };
     examples.event(&event::SESSION_OPENED, &opened);

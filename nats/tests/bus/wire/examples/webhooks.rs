@@ -119,5 +119,17 @@ pub(super) fn add(examples: &mut Examples) {
         failing_since: Some(AT),
     };
     examples.event(&event::WEBHOOK_DISABLED, &told);
+    let given_up = webhook::Failed {
+        webhook_id,
+        delivery_id,
+        event_id: EventId(uuid(4)),
+        event_type: "reminder.fired".into(),
+        error: webhook::Failure {
+            code: webhook::ErrorCode::HttpStatus,
+            detail: "the receiver answered 503 Service Unavailable".into(),
+        },
+        reminder: Some(webhook::Untold { title: "Water the plants".into(), note: None }),
+    };
+    examples.event(&event::WEBHOOK_FAILED, &given_up);
     examples.add("webhook".into(), &body);
 }
