@@ -19,7 +19,7 @@ use super::{Blocks, Bucket, Error, PresignedLink, instant};
 pub(super) struct Followed {
     /// Whether the server did what the link says.
     pub(super) outcome: Result<(), Error>,
-    headers: Vec<(String, String)>,
+    headers: Headers,
 }
 
 impl Followed {
@@ -34,11 +34,14 @@ impl Followed {
     }
 }
 
+/// Names and values of the headers of an answer.
+type Headers = Vec<(String, String)>;
+
 /// Sends a link in the place of the request that was signed, and keeps the headers of the answer.
 #[derive(Debug)]
 struct Instead {
     link: PresignedLink,
-    heard: Arc<Mutex<Vec<(String, String)>>>,
+    heard: Arc<Mutex<Headers>>,
 }
 
 impl Intercept for Instead {
@@ -93,11 +96,11 @@ impl Bucket {
     }
 }
 
-fn instead(link: &PresignedLink) -> (Instead, Arc<Mutex<Vec<(String, String)>>>) {
+fn instead(link: &PresignedLink) -> (Instead, Arc<Mutex<Headers>>) {
     let heard = Arc::default();
     (Instead { link: link.clone(), heard: Arc::clone(&heard) }, heard)
 }
 
-fn followed(outcome: Result<(), Error>, heard: &Mutex<Vec<(String, String)>>) -> Followed {
+fn followed(outcome: Result<(), Error>, heard: &Mutex<Headers>) -> Followed {
     Followed { outcome, headers: std::mem::take(&mut heard.lock().unwrap_or_else(PoisonError::into_inner)) }
 }

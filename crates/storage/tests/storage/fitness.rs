@@ -2,9 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_s3::{
+    Client,
+    config::{BehaviorVersion, Credentials, Region},
+    primitives::{DateTime, DateTimeFormat},
+    types::{CorsConfiguration, CorsRule},
+};
 use bowerbird_lifecycle::Clock;
-use bowerbird_storage::{Bucket, BucketOptions, ErrorKind, SetUp};
+use bowerbird_storage::{Bucket, BucketOptions, ErrorKind, SetUp, SetUpReport};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -195,7 +200,7 @@ async fn clocks_that_differ_are_named_when_a_link_is_refused() {
 async fn rules_that_a_server_does_not_know_are_a_sentence_each_and_stand_in_nobodys_way() {
     let store = Store::start().await;
     let bucket = store.bucket().await;
-    assert_eq!(bucket.set_up(&SetUp::default()).await, bowerbird_storage::SetUpReport::default());
+    assert_eq!(bucket.set_up(&SetUp::default()).await, SetUpReport::default());
     let wish = SetUp {
         cors_origins: vec!["https://app.example".to_owned()],
         notify_target: Some("arn:minio:sqs::BOWERBIRD:nats".to_owned()),
@@ -204,4 +209,46 @@ async fn rules_that_a_server_does_not_know_are_a_sentence_each_and_stand_in_nobo
     assert_eq!((report.changed.len(), report.refused.len()), (0, 2), "{report:?}");
     assert!(report.refused[0].contains("https://app.example") && report.refused[0].contains("own tools"), "{report:?}");
     assert!(report.refused[1].contains("storage.notify_target") && report.refused[1].contains("`complete`"), "{report:?}");
+}
+
+/// Needs a server that has such rules: `scripts/prove-s3-servers` names one.
+#[tokio::test]
+async fn rules_of_another_server_are_made_once_and_those_of_others_stay() {
+    #[expect(clippy::disallowed_methods, reason = "whoever runs the suite names the store")]
+    let Ok(endpoint) = std::env::var("BOWERBIRD_CONFORMANCE_ENDPOINT") else { return };
+    let options = BucketOptions { bucket: format!("rules-{:016x}", rand::random::<u64>()), ..bucket_options(&endpoint) };
+    let client = client_of(&options);
+    client.create_bucket().bucket(&options.bucket).send().await.unwrap();
+    let theirs = CorsRule::builder().allowed_origins("https://their.example").allowed_methods("GET").build().unwrap();
+    let theirs = CorsConfiguration::builder().cors_rules(theirs).build().unwrap();
+    client.put_bucket_cors().bucket(&options.bucket).cors_configuration(theirs).send().await.unwrap();
+    let bucket = Bucket::new(options.clone());
+    let wish = |origin: &str| SetUp { cors_origins: vec![origin.to_owned()], notify_target: None };
+    let origins = async || {
+        let found = client.get_bucket_cors().bucket(&options.bucket).send().await.unwrap();
+        found.cors_rules().iter().flat_map(|rule| rule.allowed_origins().to_vec()).collect::<Vec<_>>()
+    };
+    let made = bucket.set_up(&wish("https://app.example")).await;
+    assert_eq!((made.changed.len(), made.refused.len()), (1, 0), "{made:?}");
+    assert_eq!(origins().await, ["https://their.example", "https://app.example"]);
+    assert_eq!(
+        bucket.set_up(&wish("https://app.example")).await,
+        SetUpReport::default(),
+        "the second time nothing is left to do"
+    );
+    bucket.set_up(&wish("https://new.example")).await;
+    assert_eq!(origins().await, ["https://their.example", "https://new.example"]);
+    let gone = bucket.set_up(&SetUp::default()).await;
+    assert_eq!((gone.changed.len(), origins().await), (1, vec!["https://their.example".to_owned()]));
+}
+
+fn client_of(options: &BucketOptions) -> Client {
+    let configuration = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(options.endpoint.as_str())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new(&options.access_key_id, &options.secret_access_key, None, None, "test"))
+        .force_path_style(true)
+        .build();
+    Client::from_conf(configuration)
 }
