@@ -93,11 +93,15 @@ impl Settings {
             "gateway.max_event_streams_per_account must be at least 1".into()
         })?;
         at_least("gateway.event_heartbeat", self.gateway.event_heartbeat.get(), Duration::from_millis(100))?;
-        for origin in &self.gateway.cors_origins {
-            refuse_if(origin == "*" || !origin.contains("://") || origin.ends_with('/'), || {
-                format!("gateway.cors_origins: `{origin}` is not an origin such as `https://app.example.org`")
-            })?;
-        }
+        let origins = |name: &'static str, origins: &[String]| {
+            origins.iter().try_for_each(|origin| {
+                refuse_if(origin == "*" || !origin.contains("://") || origin.ends_with('/'), || {
+                    format!("{name}: `{origin}` is not an origin such as `https://app.example.org`")
+                })
+            })
+        };
+        origins("gateway.cors_origins", &self.gateway.cors_origins)?;
+        origins("storage.cors_origins", self.storage.cors_origins.as_deref().unwrap_or_default())?;
         refuse_if(self.database.max_connections < 4, || "database.max_connections must be at least 4".into())
     }
 
@@ -245,6 +249,7 @@ mod tests {
         let cases = [
             ("[gateway]\nlisten = \"127.0.0.1:9000\"", "gateway.listen"),
             ("[gateway]\ncors_origins = [\"*\"]", "gateway.cors_origins"),
+            ("[storage]\ncors_origins = [\"https://app.example/\"]", "storage.cors_origins"),
             ("[gateway]\nevent_heartbeat = \"1ms\"", "gateway.event_heartbeat"),
             ("[gateway]\npublic_url = \"https://u:pw@h\"", "gateway.public_url"),
             ("[storage]\nendpoint = \"http://u@h\"", "storage.endpoint"),

@@ -68,6 +68,8 @@ pub struct Storage {
     pub secret_access_key: Option<Secret>,
     pub path_style: bool,
     pub presign_get_ttl: Span,
+    pub cors_origins: Option<Vec<String>>,
+    pub notify_target: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -12,7 +12,7 @@ use bowerbird_nats::{
     credential::Verifier,
 };
 use bowerbird_outbound::{Client, Timeouts};
-use bowerbird_storage::{Bucket, BucketOptions};
+use bowerbird_storage::{Bucket, BucketOptions, SetUp};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -290,7 +290,22 @@ pub(crate) async fn connect_bucket(process: &Process, keys: &StorageKeys) -> Res
         path_style: storage.path_style,
         clock: process.clock.clone(),
     };
-    Bucket::connect(options, PATIENCE).await.map_err(|error| Failure::Unavailable(chain(&error)))
+    let bucket = Bucket::connect(options, PATIENCE).await.map_err(|error| Failure::Unavailable(chain(&error)))?;
+    // Our own store lets every page in and tells by itself.
+    if storage.kind == StorageKind::S3 {
+        let wish = SetUp {
+            cors_origins: storage.cors_origins.clone().unwrap_or_else(|| process.settings.gateway.cors_origins.clone()),
+            notify_target: storage.notify_target.clone(),
+        };
+        let report = bucket.set_up(&wish).await;
+        for rule in report.changed {
+            tracing::info!(bucket = bucket.name(), "a rule of the bucket was made: {rule}");
+        }
+        for sentence in report.refused {
+            tracing::warn!("{sentence}");
+        }
+    }
+    Ok(bucket)
 }
 
 /// The client that streams objects through the gateway: it dials the bucket and nothing else.

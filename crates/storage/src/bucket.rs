@@ -8,13 +8,22 @@
 mod blocks;
 mod copy;
 mod error;
+mod follow;
 mod listing;
 mod multipart;
 mod presign;
 mod read;
 mod self_test;
+mod set_up;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use aws_sdk_s3::{
     Client,
@@ -35,6 +44,7 @@ pub use self::{
     multipart::{PartInfo, UploadInfo},
     presign::{Audience, Disposition, PresignGet, PresignPut, PresignedLink},
     read::ObjectStream,
+    set_up::{SetUp, SetUpReport},
 };
 
 /// Where a bucket is and how to get in.
@@ -76,6 +86,8 @@ pub struct Bucket {
     /// Signs links for the public address; never sends anything.
     public: Client,
     options: Arc<BucketOptions>,
+    /// The server was seen to keep a SHA-256 that it had not checked.
+    doubts_sha256: Arc<AtomicBool>,
 }
 
 /// An object that was just written.
@@ -96,7 +108,8 @@ pub struct ObjectInfo {
     pub content_type: Option<String>,
     /// CRC-64/NVME of the whole, where the server keeps it.
     pub crc64: Option<u64>,
-    /// SHA-256 of the whole, where the server keeps it: it does for an object that was written with one in one request.
+    /// SHA-256 of the whole, where the server checked and keeps it: it does for an object that was written with one in one
+    /// request.
     pub sha256: Option<[u8; 32]>,
     /// When it was written, in UTC.
     pub modified: OffsetDateTime,
@@ -110,11 +123,21 @@ const ATTEMPTS: u32 = 4;
 impl Bucket {
     /// Reach the bucket, make it if it is missing, and try what is needed of it.
     ///
-    /// Tried again for as long as `wait` while the server does not answer. The error says what is missing.
+    /// Tried again for as long as `wait` while the server does not answer. The error says what is missing; what can be done
+    /// without is logged.
     pub async fn connect(options: BucketOptions, wait: Duration) -> Result<Bucket, Error> {
-        let bucket = Bucket::new(options);
-        bucket.wait_until_fit(wait).await?;
+        let (bucket, shortcomings) = Bucket::try_out(options, wait).await?;
+        for shortcoming in shortcomings {
+            tracing::warn!("{shortcoming}");
+        }
         Ok(bucket)
+    }
+
+    /// As [`Bucket::connect`], with what the server does less well than it could: a sentence each, that says what to do.
+    pub async fn try_out(options: BucketOptions, wait: Duration) -> Result<(Bucket, Vec<String>), Error> {
+        let bucket = Bucket::new(options);
+        let shortcomings = bucket.wait_until_fit(wait).await?;
+        Ok((bucket, shortcomings))
     }
 
     /// The port, without asking the server anything.
@@ -141,7 +164,17 @@ impl Bucket {
                 .build();
             Client::from_conf(configuration)
         };
-        Bucket { client: client(&options.endpoint), public: client(&options.public_endpoint), options: Arc::new(options) }
+        Bucket {
+            client: client(&options.endpoint),
+            public: client(&options.public_endpoint),
+            options: Arc::new(options),
+            doubts_sha256: Arc::default(),
+        }
+    }
+
+    /// Believe no SHA-256 that the server names from now on.
+    fn doubt_sha256(&self) {
+        self.doubts_sha256.store(true, Ordering::Relaxed);
     }
 
     /// Name of the bucket.
@@ -238,6 +271,7 @@ impl Bucket {
             // Of an object in parts it is a hash of hashes, with the number of parts behind it, and is no base64 then.
             sha256: answer
                 .checksum_sha256()
+                .filter(|_| !self.doubts_sha256.load(Ordering::Relaxed))
                 .filter(|_| answer.checksum_type() != Some(&aws_sdk_s3::types::ChecksumType::Composite))
                 .and_then(decode_sha256),
             modified: answer.last_modified().map_or(OffsetDateTime::UNIX_EPOCH, instant),

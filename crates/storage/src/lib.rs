@@ -9,5 +9,5 @@ pub mod notification;
 
 pub use self::bucket::{
     Audience, Blocks, Bucket, BucketOptions, Disposition, Error, ErrorKind, Listing, ObjectInfo, ObjectStream, PartInfo,
-    PresignGet, PresignPut, PresignedLink, Stored, UploadInfo,
+    PresignGet, PresignPut, PresignedLink, SetUp, SetUpReport, Stored, UploadInfo,
 };

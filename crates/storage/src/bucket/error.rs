@@ -73,6 +73,7 @@ impl Error {
                 let request = error.request_id().map(|id| format!(", request {id}")).unwrap_or_default();
                 format!("{message} ({code}, status {status}{request})")
             }
+            (SdkError::ServiceError(_), None) if (200..300).contains(&status) => "its answer is not understood".to_owned(),
             (SdkError::ServiceError(_), None) if code.is_empty() => format!("it answered with status {status}"),
             (SdkError::ServiceError(_), None) => format!("{code} (status {status})"),
             (SdkError::TimeoutError(_), _) => "it did not answer in time".to_owned(),

@@ -4,7 +4,9 @@
 
 mod conformance;
 mod durability;
+mod fitness;
 mod links;
+mod notifications;
 mod parts;
 mod port;
 mod protocol;
