@@ -114,12 +114,15 @@ impl Requests {
             status: asked.status,
         };
         // One more than asked for says whether there is a next page.
-        let listed = list::list(&self.0.pool, caller.account_id, &filters, (sort, descending), after.as_ref(), limit + 1).await;
-        let mut listed = listed.map_err(problem)?;
+        let order = list::Order { sort, descending, after: after.as_ref() };
+        let listed = list::list(&self.0.pool, caller.account_id, &filters, order, limit + 1).await;
+        let (mut listed, beyond) = listed.map_err(problem)?;
         let fits = page::fitting(listed.iter().map(|(file, _)| file)).min(limit as usize);
         let more = listed.len() > fits;
         listed.truncate(fits);
-        let next_cursor = listed.last().filter(|_| more).map(|(_, mark)| page::after(&self.0.cursors, &of, mark));
+        // A page that is not full goes on behind what was looked at for it.
+        let end = listed.last().filter(|_| more).map(|(_, mark)| mark).or(beyond.as_ref());
+        let next_cursor = end.map(|mark| page::after(&self.0.cursors, &of, mark));
         Ok(Page { items: listed.into_iter().map(|(file, _)| file).collect(), next_cursor })
     }
 

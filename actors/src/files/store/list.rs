@@ -1,11 +1,14 @@
 //! Lists of files: narrowed, searched and ordered. Each statement has only the conditions that were asked for, and is planned
 //! for its values: the right index for a rare word is the wrong one for a common one.
+//!
+//! Where no index is right (what is common alone is rare together, or far down the order) a statement would take seconds. It is
+//! given a moment; when that is over the list is worked off in pieces, so many files in the order of the list at a time.
 
 use bowerbird_nats::{
     AccountId, FileId, FolderId,
     file::{File, FileStatus, Sort},
 };
-use sqlx::{PgPool, Postgres, QueryBuilder, Row as _};
+use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -31,6 +34,21 @@ pub(crate) struct Filters<'a> {
     pub(crate) status: Option<FileStatus>,
 }
 
+impl Filters<'_> {
+    /// Whether more is asked for than a folder, so that much may have to be passed over.
+    fn are_searched(&self) -> bool {
+        let Filters { pattern, content_type, min_size_bytes, max_size_bytes, tags, status, .. } = self;
+        let times = [self.created_after, self.created_before, self.updated_after, self.updated_before];
+        pattern.is_some()
+            || content_type.is_some()
+            || min_size_bytes.is_some()
+            || max_size_bytes.is_some()
+            || status.is_some()
+            || !tags.is_empty()
+            || times.iter().any(Option::is_some)
+    }
+}
+
 /// Where a page ends: the last file, and what it was ordered by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
@@ -49,53 +67,147 @@ pub(crate) enum By {
 /// A file, and where a page that ends with it ends.
 pub(crate) type Listed = (File, Mark);
 
-/// A page of files of this account.
+/// How long the whole list is searched before it is worked off in pieces: what an index fits is done by then.
+const WHOLE_WITHIN: &str = "SET LOCAL statement_timeout = '30ms'";
+/// Files of a piece.
+const PIECE: i64 = 10_000;
+
+/// The order of a list, and what a page begins behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) sort: Sort,
+    pub(crate) descending: bool,
+    pub(crate) after: Option<&'a Mark>,
+}
+
+impl Order<'_> {
+    fn key(&self) -> &'static str {
+        match self.sort {
+            Sort::Created => "created_at",
+            Sort::Updated => "updated_at",
+            Sort::Name => "lower(name) COLLATE \"C\"",
+            Sort::Size => "size_bytes",
+        }
+    }
+
+    fn direction(&self) -> &'static str {
+        if self.descending { "DESC" } else { "ASC" }
+    }
+
+    /// Files of this account behind the page before.
+    fn begin(&self, query: &mut QueryBuilder<Postgres>, account: AccountId) {
+        query
+            .push("(SELECT *, lower(name) AS sort_name FROM files WHERE deleted_at IS NULL AND account_id = ")
+            .push_bind(account.0);
+        if let Some(Mark { by, id }) = self.after {
+            query.push(format!(" AND ({}, id) {} (", self.key(), if self.descending { "<" } else { ">" }));
+            match by {
+                By::Time(time) => query.push_bind(*time),
+                By::Number(number) => query.push_bind(*number),
+                By::Text(text) => query.push_bind(text.clone()),
+            };
+            query.push(", ").push_bind(*id).push(")");
+        }
+    }
+
+    /// So many of them.
+    fn end(&self, query: &mut QueryBuilder<Postgres>, limit: i64) {
+        let (key, direction) = (self.key(), self.direction());
+        query.push(format!(" ORDER BY {key} {direction}, id {direction} LIMIT ")).push_bind(limit).push(")");
+    }
+
+    /// The order of what was taken out of that.
+    fn outside(&self, direction: &str) -> String {
+        let key = if self.sort == Sort::Name { "sort_name COLLATE \"C\"" } else { self.key() };
+        format!(" ORDER BY f.{key} {direction}, f.id {direction}")
+    }
+
+    fn read(&self, row: &PgRow) -> Result<Listed, Error> {
+        let file = row::file(row)?;
+        let by = match self.sort {
+            Sort::Created => By::Time(file.created_at),
+            Sort::Updated => By::Time(file.updated_at),
+            Sort::Name => By::Text(row.try_get("sort_name")?),
+            Sort::Size => By::Number(file.size_bytes),
+        };
+        let mark = Mark { by, id: file.id.0 };
+        Ok((file, mark))
+    }
+}
+
+/// A page of files of this account; and, if it is not full and yet not the last, where it ends.
 pub(crate) async fn list(
     pool: &PgPool,
     account: AccountId,
     filters: &Filters<'_>,
-    (sort, descending): (Sort, bool),
-    after: Option<&Mark>,
+    order: Order<'_>,
     limit: u32,
-) -> Result<Vec<Listed>, Error> {
-    let key = match sort {
-        Sort::Created => "created_at",
-        Sort::Updated => "updated_at",
-        Sort::Name => "lower(name) COLLATE \"C\"",
-        Sort::Size => "size_bytes",
-    };
-    let direction = if descending { "DESC" } else { "ASC" };
-    let mut query = QueryBuilder::<Postgres>::new(concat!("SELECT ", file_columns!(), ", f.sort_name FROM (SELECT *, "));
-    query.push("lower(name) AS sort_name FROM files WHERE deleted_at IS NULL AND account_id = ").push_bind(account.0);
+) -> Result<(Vec<Listed>, Option<Mark>), Error> {
+    let mut query = QueryBuilder::<Postgres>::new(concat!("SELECT ", file_columns!(), ", f.sort_name FROM "));
+    order.begin(&mut query, account);
     narrow(&mut query, filters);
-    if let Some(Mark { by, id }) = after {
-        query.push(format!(" AND ({key}, id) {} (", if descending { "<" } else { ">" }));
-        match by {
-            By::Time(time) => query.push_bind(*time),
-            By::Number(number) => query.push_bind(*number),
-            By::Text(text) => query.push_bind(text.as_str()),
-        };
-        query.push(", ").push_bind(*id).push(")");
+    order.end(&mut query, i64::from(limit));
+    query.push(" AS f JOIN folders AS d ON d.id = f.folder_id").push(order.outside(order.direction()));
+    let query = query.build().persistent(false);
+    let found = if filters.are_searched() {
+        let mut transaction = pool.begin().await?;
+        sqlx::query(WHOLE_WITHIN).persistent(false).execute(&mut *transaction).await?;
+        let found = query.fetch_all(&mut *transaction).await;
+        transaction.rollback().await?;
+        found
+    } else {
+        query.fetch_all(pool).await
+    };
+    match found {
+        Ok(rows) => Ok((rows.iter().map(|row| order.read(row)).collect::<Result<_, _>>()?, None)),
+        Err(error) if is_out_of_time(&error) => piece(pool, account, filters, order, limit, PIECE).await,
+        Err(error) => Err(error.into()),
     }
-    query.push(format!(" ORDER BY {key} {direction}, id {direction} LIMIT ")).push_bind(i64::from(limit));
-    query.push(
-        format!(") AS f JOIN folders AS d ON d.id = f.folder_id ORDER BY f.{key} {direction}, f.id {direction}")
-            .replace("f.lower(name)", "f.sort_name"),
-    );
+}
+
+/// As [`list`], of the next `piece` files in the order of the list alone.
+pub(crate) async fn piece(
+    pool: &PgPool,
+    account: AccountId,
+    filters: &Filters<'_>,
+    order: Order<'_>,
+    limit: u32,
+    piece: i64,
+) -> Result<(Vec<Listed>, Option<Mark>), Error> {
+    let mut query = QueryBuilder::<Postgres>::new("WITH piece AS MATERIALIZED ");
+    order.begin(&mut query, account);
+    if let Some(folder) = filters.folder {
+        query.push(" AND folder_id = ").push_bind(folder.0);
+    }
+    order.end(&mut query, piece);
+    let columns = concat!("SELECT ", file_columns!(), ", f.sort_name, ");
+    let folders = ") AS f JOIN folders AS d ON d.id = f.folder_id";
+    query.push(" SELECT * FROM (").push(columns).push("false AS is_end FROM (SELECT * FROM piece WHERE true");
+    narrow(&mut query, filters);
+    query.push(folders).push(order.outside(order.direction()));
+    query.push(" LIMIT ").push_bind(i64::from(limit)).push(") AS found");
+    // If there may be more: the last of the piece, whatever it is.
+    query.push(" UNION ALL SELECT * FROM (").push(columns).push("true AS is_end FROM (SELECT * FROM piece");
+    query.push(" WHERE (SELECT count(*) FROM piece) >= ").push_bind(piece).push(folders);
+    query.push(order.outside(if order.descending { "ASC" } else { "DESC" })).push(" LIMIT 1) AS last");
     let rows = query.build().persistent(false).fetch_all(pool).await?;
-    rows.iter()
-        .map(|row| {
-            let file = row::file(row)?;
-            let by = match sort {
-                Sort::Created => By::Time(file.created_at),
-                Sort::Updated => By::Time(file.updated_at),
-                Sort::Name => By::Text(row.try_get("sort_name")?),
-                Sort::Size => By::Number(file.size_bytes),
-            };
-            let mark = Mark { by, id: file.id.0 };
-            Ok((file, mark))
-        })
-        .collect()
+    let (mut found, mut end) = (Vec::with_capacity(rows.len()), None);
+    for row in &rows {
+        let listed = order.read(row)?;
+        if row.try_get("is_end")? {
+            end = Some(listed.1);
+        } else {
+            found.push(listed);
+        }
+    }
+    // A full page ends with its last file.
+    let is_full = u32::try_from(found.len()).is_ok_and(|found| found >= limit);
+    Ok((found, end.filter(|_| !is_full)))
+}
+
+/// PostgreSQL ended the statement because its time was over.
+fn is_out_of_time(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57014")
 }
 
 fn narrow(query: &mut QueryBuilder<Postgres>, filters: &Filters<'_>) {

@@ -10,6 +10,13 @@ use bowerbird_nats::{
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::world::{World, call};
+use crate::{
+    downloads::check as texts,
+    files::store::{
+        folders,
+        list::{self, Filters},
+    },
+};
 
 async fn ids(world: &World, caller: Caller, list: &ListFiles, limit: u32) -> Vec<FileId> {
     let (mut found, mut cursor) = (Vec::new(), None);
@@ -23,6 +30,43 @@ async fn ids(world: &World, caller: Caller, list: &ListFiles, limit: u32) -> Vec
             return found;
         }
         assert!(!page.items.is_empty());
+    }
+}
+
+/// The same list, worked off in pieces of seven files.
+async fn in_pieces(world: &World, caller: Caller, list: &ListFiles, limit: u32) -> Vec<FileId> {
+    let folder = match &list.folder {
+        None => None,
+        Some(path) => match folders::find_path(&world.pool, caller.account_id, path).await.unwrap() {
+            Some(folder) => Some(folder.id),
+            None => return Vec::new(),
+        },
+    };
+    let pattern = list.q.as_deref().map(texts::containing);
+    let filters = Filters {
+        folder,
+        pattern: pattern.as_deref(),
+        content_type: list.content_type.as_deref(),
+        tags: &list.tags,
+        min_size_bytes: list.min_size_bytes,
+        max_size_bytes: list.max_size_bytes,
+        created_after: list.created_after,
+        updated_before: list.updated_before,
+        ..Filters::default()
+    };
+    let (sort, descending) = (list.sort.unwrap(), list.order == Some(Order::Desc));
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let order = list::Order { sort, descending, after: after.as_ref() };
+        let (page, end) = list::piece(&world.pool, caller.account_id, &filters, order, limit, 7).await.unwrap();
+        assert!(page.len() <= limit as usize);
+        let is_full = page.len() == limit as usize;
+        let last = page.last().map(|(_, mark)| mark.clone()).filter(|_| is_full);
+        found.extend(page.into_iter().map(|(file, _)| file.id));
+        after = last.or(end);
+        if after.is_none() {
+            return found;
+        }
     }
 }
 
@@ -102,7 +146,8 @@ async fn every_combination_of_filters_orders_and_pages_finds_what_a_look_at_each
             });
             let expected: Vec<FileId> = expected.into_iter().map(|file| file.id).collect();
             let found = handle.block_on(ids(&world, caller, &list, limit));
-            prop_assert_eq!(found, expected);
+            prop_assert_eq!(&found, &expected);
+            prop_assert_eq!(handle.block_on(in_pieces(&world, caller, &list, limit)), expected);
             Ok(())
         });
         run.unwrap();
