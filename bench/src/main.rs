@@ -1,6 +1,9 @@
 //! The raw limits that a transfer is held against: one core's SHA-256, and a multipart PUT with nothing in front of it.
 //!
-//! `transfer.py` runs these beside Bowerbird and its peers, and takes their time and memory from the outside.
+//! `transfer.py` runs these beside Bowerbird and its peers, and takes their time and memory from the outside; `ingest.py` runs those
+//! of [`ingest`].
+
+mod ingest;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -29,16 +32,48 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<()> {
-    let [what, size] = arguments else { bail!("usage: bowerbird-bench sha256|put <bytes>") };
-    let size: u64 = size.parse().context("the size is a number of bytes")?;
-    match what.as_str() {
+    let [what, of] = arguments else {
+        bail!("usage: bowerbird-bench sha256|put <bytes>, put-each|head-each <file of keys>, consume <number>")
+    };
+    let size = || of.parse::<u64>().context("it is a number");
+    let keys = || anyhow::Ok(std::fs::read_to_string(of).context("read the keys")?.lines().map(str::to_owned).collect());
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let rate = match what.as_str() {
         "sha256" => {
-            sha256(size);
-            Ok(())
+            sha256(size()?);
+            return Ok(());
         }
-        "put" => tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(put(size)),
+        "put" => return runtime()?.block_on(put(size()?)),
+        "put-each" => runtime()?.block_on(async { ingest::put_each(bucket().await?, keys()?).await })?,
+        "head-each" => runtime()?.block_on(async { ingest::head_each(bucket().await?, keys()?).await })?,
+        "consume" => runtime()?.block_on(ingest::consume(from("BENCH_NATS")?, usize::try_from(size()?)?))?,
         _ => bail!("unknown measurement `{what}`"),
+    };
+    #[expect(clippy::print_stdout, reason = "what it is run for")]
+    {
+        println!("{rate:.1}");
     }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "secrets do not go on a command line")]
+fn from(name: &str) -> Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set"))
+}
+
+async fn bucket() -> Result<Bucket> {
+    let endpoint: url::Url = from("BENCH_ENDPOINT")?.parse()?;
+    let options = BucketOptions {
+        endpoint: endpoint.clone(),
+        public_endpoint: endpoint,
+        region: "us-east-1".to_owned(),
+        bucket: "bowerbird".to_owned(),
+        access_key_id: from("BENCH_ACCESS_KEY")?,
+        secret_access_key: from("BENCH_SECRET_KEY")?,
+        path_style: true,
+        clock: Clock::system(),
+    };
+    Ok(Bucket::connect(options, Duration::from_secs(10)).await?)
 }
 
 /// Digest so many bytes on one core, out of a block that stays in the cache.
@@ -56,20 +91,7 @@ fn sha256(size: u64) {
 
 /// One object of so many bytes by multipart, parts from memory, as fast as the store takes them.
 async fn put(size: u64) -> Result<()> {
-    #[expect(clippy::disallowed_methods, reason = "secrets do not go on a command line")]
-    let from = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
-    let endpoint: url::Url = from("BENCH_ENDPOINT")?.parse()?;
-    let options = BucketOptions {
-        endpoint: endpoint.clone(),
-        public_endpoint: endpoint,
-        region: "us-east-1".to_owned(),
-        bucket: "bowerbird".to_owned(),
-        access_key_id: from("BENCH_ACCESS_KEY")?,
-        secret_access_key: from("BENCH_SECRET_KEY")?,
-        path_style: true,
-        clock: Clock::system(),
-    };
-    let bucket = Bucket::connect(options, Duration::from_secs(10)).await?;
+    let bucket = bucket().await?;
     let key = "bench/raw-put";
     let upload = bucket.create_multipart(key, None).await?;
     let block = Bytes::from(vec![0x5a_u8; usize::try_from(PART_BYTES)?]);

@@ -66,13 +66,8 @@ async fn landed(http: &Http, id: &str) -> Result<Value> {
         (text(&upload, "status") != "pending" && text(&upload, "status") != "processing").then_some(upload)
     })
     .await;
-    ensure(&upload)?;
+    ensure!(text(&upload, "status") == "completed", "{upload}");
     Ok(upload)
-}
-
-fn ensure(upload: &Value) -> Result<()> {
-    ensure!(text(upload, "status") == "completed", "{upload}");
-    Ok(())
 }
 
 /// SHA-256 of what the file's link gives.
@@ -101,7 +96,7 @@ async fn one_put_with_the_headers_as_given_is_a_file_without_another_call() -> R
     ensure!(text(link, "method") == "PUT" && text(link, "kind") == "single", "{upload}");
 
     // Something else of the same length is refused, and leaves the link as it was.
-    let mut other = content.clone().to_vec();
+    let mut other = content.clone();
     other[5] ^= 1;
     let wrong = folder.path().join("other");
     std::fs::write(&wrong, &other)?;
