@@ -249,18 +249,20 @@ def bench(house, options):
     before = int(house.sql(scans))
     everything = []
     for name, make in questions(options.files).items():
-        times, found = [], 0
+        times, found, cut = [], 0, 0
         api.login("searcher")
         pages = last_page(api) if make is None else None
         for _ in range(options.rounds):
             path = pages if pages else "/v1/files?" + urllib.parse.urlencode(make())
             start = time.monotonic()
-            found = len(api.ask("GET", path)["items"])
+            page = api.ask("GET", path)
             times.append(1000 * (time.monotonic() - start))
+            found = len(page["items"])
+            cut += page["next_cursor"] is not None and found < (200 if pages else 50)
         everything += times
         print(
             f"{name:30} p50 {percentile(times, 0.5):7.1f} ms  p99 {percentile(times, 0.99):7.1f} ms  "
-            f"max {max(times):7.1f} ms  {found} items", flush=True,
+            f"max {max(times):7.1f} ms  {found} items, {cut} of {len(times)} pages cut short", flush=True,
         )
     time.sleep(2)
     after = int(house.sql(scans))

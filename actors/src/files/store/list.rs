@@ -4,12 +4,15 @@
 //! Where no index is right (what is common alone is rare together, or far down the order) a statement would take seconds. It is
 //! given a moment; when that is over the list is worked off in pieces, so many files in the order of the list at a time.
 
+use std::time::Duration;
+
 use bowerbird_nats::{
     AccountId, FileId, FolderId,
     file::{File, FileStatus, Sort},
 };
 use sqlx::{PgPool, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -67,10 +70,13 @@ pub(crate) enum By {
 /// A file, and where a page that ends with it ends.
 pub(crate) type Listed = (File, Mark);
 
-/// How long the whole list is searched before it is worked off in pieces: what an index fits is done by then.
-const WHOLE_WITHIN: &str = "SET LOCAL statement_timeout = '30ms'";
+/// How long the whole list is searched before it is worked off in pieces: what an index fits is done by then, also on a machine that is
+/// busy with other things.
+const WHOLE_WITHIN: &str = "SET LOCAL statement_timeout = '150ms'";
 /// Files of a piece.
 const PIECE: i64 = 10_000;
+/// How long pieces are added to a page that is not full.
+const PIECES_WITHIN: Duration = Duration::from_millis(150);
 
 /// The order of a list, and what a page begins behind.
 #[derive(Clone, Copy, Debug)]
@@ -160,13 +166,36 @@ pub(crate) async fn list(
     };
     match found {
         Ok(rows) => Ok((rows.iter().map(|row| order.read(row)).collect::<Result<_, _>>()?, None)),
-        Err(error) if is_out_of_time(&error) => piece(pool, account, filters, order, limit, PIECE).await,
+        Err(error) if is_out_of_time(&error) => pieces(pool, account, filters, order, limit, PIECE).await,
         Err(error) => Err(error.into()),
     }
 }
 
-/// As [`list`], of the next `piece` files in the order of the list alone.
-pub(crate) async fn piece(
+/// As [`list`], of so many files at a time in the order of the list, until the page is full, the list is over, or the time is.
+pub(crate) async fn pieces(
+    pool: &PgPool,
+    account: AccountId,
+    filters: &Filters<'_>,
+    order: Order<'_>,
+    limit: u32,
+    size: i64,
+) -> Result<(Vec<Listed>, Option<Mark>), Error> {
+    let began = Instant::now();
+    let (mut found, mut end) = piece(pool, account, filters, order, limit, size).await?;
+    while let Some(mark) = end.take() {
+        if began.elapsed() >= PIECES_WITHIN {
+            return Ok((found, Some(mark)));
+        }
+        let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        let (more, next) = piece(pool, account, filters, Order { after: Some(&mark), ..order }, left, size).await?;
+        found.extend(more);
+        end = next;
+    }
+    Ok((found, None))
+}
+
+/// The next `piece` files alone.
+async fn piece(
     pool: &PgPool,
     account: AccountId,
     filters: &Filters<'_>,

@@ -58,7 +58,7 @@ async fn in_pieces(world: &World, caller: Caller, list: &ListFiles, limit: u32) 
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let order = list::Order { sort, descending, after: after.as_ref() };
-        let (page, end) = list::piece(&world.pool, caller.account_id, &filters, order, limit, 7).await.unwrap();
+        let (page, end) = list::pieces(&world.pool, caller.account_id, &filters, order, limit, 7).await.unwrap();
         assert!(page.len() <= limit as usize);
         let is_full = page.len() == limit as usize;
         let last = page.last().map(|(_, mark)| mark.clone()).filter(|_| is_full);
