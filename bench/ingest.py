@@ -4,7 +4,8 @@ of one row, a message consumed and acknowledged. All on one machine, in turns, o
 
 Uploads are rows written by SQL as the API writes them; their objects are put while no worker runs, so that the store's
 notifications wait in the stream. Then one process of `bowerbird actors` starts, and its rate is from the first upload that it
-completed to the last, after the first tenth. Prints one JSON object a round, and the table at the end.
+completed to the last, after the first tenth. Prints one JSON object a round, with the CPU time of each process by upload, and the table
+at the end.
 
 usage: bench/ingest.py [--program target/dist/bowerbird] [--raw target/dist/bowerbird-bench] [--uploads 6000] [--rounds 3]
 Needs `scripts/setup --bench`.
@@ -20,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "late"))
 
-from servers import ROOT, Ours, until  # noqa: E402
+from servers import ROOT, Ours, cpu_seconds, until  # noqa: E402
 
 NAMES = {
     "head": "HEAD of each object, 32 at once",
@@ -74,9 +75,14 @@ def one_round(ours, raw, number):
     found["head"] = measured("head-each", keys)
     found["commit"] = commits(ours, 8)
     began = ours.sql("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
+    servers = {process.name: process.pid for process in ours.processes}
+    before = {name: cpu_seconds(pid) for name, pid in servers.items()}
     ours.start_actors()
     done = f"SELECT count(*) FROM uploads WHERE status = 'completed' AND finished_at >= to_timestamp({began})"
     until("every upload is a file", lambda: int(ours.sql(done)[0][0]) == number, within=300, pause=0.5)
+    spent = {name: cpu_seconds(pid) - before[name] for name, pid in servers.items()}
+    spent["actors"] = cpu_seconds(ours.actors.pid)
+    found["cpu_ms"] = {name: round(1000 * seconds / number, 2) for name, seconds in spent.items() if seconds}
     ours.stop_actors()
     times = [float(at) for (at,) in ours.sql(
         f"SELECT extract(epoch FROM finished_at)::float8 FROM uploads WHERE finished_at >= to_timestamp({began}) ORDER BY 1"
@@ -98,7 +104,7 @@ def main():
         ours.stop_actors()
         for number in range(options.rounds):
             rounds.append(one_round(ours, Path(options.raw).resolve(), options.uploads))
-            print(json.dumps({"round": number + 1, **{name: round(rate, 1) for name, rate in rounds[-1].items()}}), flush=True)
+            print(json.dumps({"round": number + 1, **{name: rate if name == "cpu_ms" else round(rate, 1) for name, rate in rounds[-1].items()}}), flush=True)
     median = {name: statistics.median(one[name] for one in rounds) for name in NAMES}
     print("\n| | a second | ours to it |\n|---|---|---|")
     for name, title in NAMES.items():

@@ -44,7 +44,7 @@ struct Site {
 }
 
 impl Site {
-    async fn of(options: BucketOptions) -> Site {
+    fn of(options: BucketOptions) -> Site {
         let bucket = Bucket::new(options.clone());
         let prefix = format!("conformance-{:016x}", rand::random::<u64>());
         Site { options, bucket, prefix }
@@ -91,6 +91,7 @@ fn expect(holds: bool, what: impl Into<String>) -> Outcome {
 }
 
 /// What an unexpected error is in the table.
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn failed(error: Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
@@ -133,7 +134,7 @@ async fn the_embedded_store_does_all_that_is_needed_and_all_that_is_liked() {
     let store = Store::start().await;
     // What makes the bucket.
     store.bucket().await;
-    let site = Site::of(bucket_options(&store.endpoint)).await;
+    let site = Site::of(bucket_options(&store.endpoint));
     let (table, _) = examine(&site, "embedded").await;
     println!("{table}");
     assert!(!table.contains("| no:"), "{table}");
@@ -161,7 +162,7 @@ async fn another_store_that_the_environment_names_does_all_that_is_needed() {
         Ok(_) => "accepted".to_owned(),
         Err(error) => format!("refused: {error}"),
     };
-    let site = Site::of(options).await;
+    let site = Site::of(options);
     let (table, unfit) = examine(&site, &endpoint).await;
     println!("{table}\nAt the start of a process: {start}");
     assert!(unfit.is_empty(), "needed and not there:\n{}", unfit.join("\n"));

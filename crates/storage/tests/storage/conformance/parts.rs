@@ -94,7 +94,7 @@ async fn wrong_part(site: &Site) -> Outcome {
 async fn wrong_tag(site: &Site) -> Outcome {
     let (key, bytes) = (site.key("parts/wrong-tag"), of_two());
     let (id, mut parts) = two_parts(site, &key, &bytes).await?;
-    parts[1].1 = "0123456789abcdef0123456789abcdef".to_owned();
+    "0123456789abcdef0123456789abcdef".clone_into(&mut parts[1].1);
     let completed = site.bucket.complete_multipart(&key, &id, &parts, bytes.len() as u64, crc64(&bytes)).await;
     let _ = site.bucket.abort_multipart(&key, &id).await;
     match completed {
