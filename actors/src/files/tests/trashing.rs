@@ -269,7 +269,7 @@ async fn a_folder_that_no_longer_fits_where_it_was_stays_in_the_trash_and_says_w
     let create = |path: String| CreateFolder { path, on_collision: None };
     let requests = || world.requests.clone();
     // As deep as may be.
-    let deepest: String = (0..32).map(|number| format!("/f{number}")).collect();
+    let deepest = format!("/{}", (0..32).map(|number| format!("f{number}")).collect::<Vec<_>>().join("/"));
     requests().create_folder(call(caller, create(deepest))).await.unwrap();
     let [outer, inner] = [("/", "f0"), ("/f0", "f1")].map(|(parent, name)| (parent.to_owned(), name));
     let of = async |(parent, name): &(String, &str)| -> FolderId {
