@@ -334,7 +334,10 @@ async fn what_only_reads_is_asked_again_when_a_process_hangs_and_nothing_else_is
     let hanging = async_nats::connect(server.url()).await.unwrap();
     let mut reads = hanging.subscribe("bowerbird.v1.req.session.verify").await.unwrap();
     let mut changes = hanging.subscribe("bowerbird.v1.req.session.logout").await.unwrap();
-    hanging.flush().await.unwrap();
+    // A flush says that they were sent. What comes back on the same connection says that the server knows of them.
+    let mut echo = hanging.subscribe("echo").await.unwrap();
+    hanging.publish("echo", "".into()).await.unwrap();
+    assert!(echo.next().await.is_some());
     let within = context(Duration::from_secs(2));
     let asking = bus.clone();
     // So long that a machine which stands still for a moment does not eat the second try.
